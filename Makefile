@@ -1,0 +1,50 @@
+# Thin on purpose: the logic lives in tools/*.py. `make help` lists the targets.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; exit; }; done; echo python3)
+PIP_ARGS ?=
+NOTEBOOK ?=
+LAB_ARGS ?=
+COURSE := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help install lab run test bench notebooks figures links lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=python3.12  PIP_ARGS=\"--extra-index-url …\"  NOTEBOOK=unit1/….ipynb  LAB_ARGS=\"…\""
+
+install: ## make .venv and install what the course needs (once)
+	@command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer \
+	(https://www.python.org/downloads/), or name yours: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" tools/bootstrap.py --pip-args="$(PIP_ARGS)"
+
+lab: install ## install, and open JupyterLab at Unit 1
+	@$(COURSE) -m tools.lab $(LAB_ARGS)
+
+run: install ## execute every notebook (or NOTEBOOK=…): table, build/run.json, build/html/
+	@$(COURSE) -m tools.run_notebooks $(NOTEBOOK)
+
+test: install ## the tests, then every notebook, each alone in an empty folder
+	@$(COURSE) -m pytest tests
+	@$(COURSE) -m tools.alone $(NOTEBOOK)
+
+bench: install ## measure speed and memory
+	@$(COURSE) -m benchmarks
+
+notebooks: install ## execute, and save fresh outputs into the notebooks (or NOTEBOOK=…)
+	@$(COURSE) -m tools.run_notebooks --save $(NOTEBOOK)
+
+figures: install ## draw the figures of the READMEs again
+	@$(COURSE) -m recipes.figures
+
+links: install ## rewrite every launch link (LINKS="--repository OWNER/NAME --branch B" changes the address)
+	@$(COURSE) -m tools.links --write $(LINKS)
+
+lint: install ## ruff, notebook hygiene, launch links
+	@$(COURSE) -m ruff check .
+	@$(COURSE) -m ruff format --check .
+	@$(COURSE) -m tools.hygiene
+	@$(COURSE) -m tools.links --check
+
+clean: ## remove what the tools made (.venv and build)
+	rm -rf .venv build
