@@ -16,7 +16,7 @@ help: ## list the targets
 install: ## make .venv and install what the course needs (once)
 	@command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer \
 	(https://www.python.org/downloads/), or name yours: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@"$(PYTHON)" tools/bootstrap.py --pip-args="$(PIP_ARGS)"
+	@"$(PYTHON)" tools/bootstrap.py --pip-args="$(PIP_ARGS)" $(if $(filter file,$(origin PYTHON)),--python-by-default)
 
 lab: install ## install, and open JupyterLab at Unit 1
 	@$(COURSE) -m tools.lab $(LAB_ARGS)
