@@ -1,0 +1,145 @@
+"""Pictures: drawn, bundled with a dependency, from the reader's own folder, or from the Hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from course_utils.data.butterflies import BACKGROUNDS, COLOURS, PATTERNS, SHAPES
+from course_utils.data.folder import read_folder
+
+__all__ = ["Batches", "ImageSet", "butterflies", "digits", "folder", "hub", "load", "to_model", "to_uint8"]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Pictures in memory.
+
+    images: uint8, (N, C, size_px, size_px), 0..255; C is 1 or 3. labels: name -> int64, (N,). source: where
+    they come from, for people. skipped: a sentence for each file that could not be used.
+    """
+
+    images: Tensor
+    source: str
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index) -> ImageSet:
+        """The pictures at `index` (a slice, or a tensor of indices), as another set."""
+        labels = {name: values[index] for name, values in self.labels.items()}
+        return replace(self, images=self.images[index], labels=labels)
+
+    @property
+    def size_px(self) -> int:
+        return self.images.shape[-1]
+
+
+def butterflies(count: int = 1000, *, size_px: int = 32, seed: int = 0) -> ImageSet:
+    """Drawn butterflies, the same for the same seed; labels "colour", "pattern", "background", "shape"."""
+    from course_utils.data.butterflies import draw
+
+    drawn = draw(count, size_px=size_px, seed=seed)
+    labels = {name: torch.from_numpy(values) for name, values in drawn.attributes.items()}
+    return ImageSet(torch.from_numpy(drawn.images), f"{count} drawn butterflies", labels)
+
+
+def digits() -> ImageSet:
+    """1,797 handwritten digits of 8 x 8 pixels and 17 grey levels (scikit-learn's copy of the UCI set)."""
+    from sklearn.datasets import load_digits
+
+    pixels, label = load_digits(return_X_y=True)
+    images = np.round(pixels.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+    return ImageSet(torch.from_numpy(images), "handwritten digits, UCI", {"digit": torch.from_numpy(label).long()})
+
+
+def folder(path, *, size_px: int = 32, limit: int | None = None) -> ImageSet:
+    """Every usable picture below `path`, cut to a square and resized; unusable files are in `skipped`."""
+    images, skipped = read_folder(path, size_px, limit)
+    return ImageSet(torch.from_numpy(images), f"{len(images)} pictures from {path}", skipped=tuple(skipped))
+
+
+def hub(name: str, *, size_px: int = 32, limit: int | None = None) -> ImageSet:
+    """A picture set of the course's table (`checkpoints.DATASETS`) or any id, downloaded from the Hub."""
+    from course_utils.data.hub import download
+
+    images, labels, source = download(name, size_px, limit)
+    return ImageSet(torch.from_numpy(images), source, {k: torch.from_numpy(v) for k, v in labels.items()})
+
+
+def load(name: str, *, size_px: int, count: int | None = None) -> ImageSet:
+    """"butterflies", "digits", a folder, or the id of a Hub set.
+
+    The two names give the drawn or bundled pictures at `mini` scale and the published set at `full` scale.
+    """
+    import os
+
+    from course_utils import profile
+
+    if name == "butterflies" and profile.scale() == "mini":
+        return butterflies(count or 1000, size_px=size_px)
+    if name == "digits" and profile.scale() == "mini":
+        return _resized(digits(), size_px)
+    if name in ("butterflies", "digits"):
+        return hub(name, size_px=size_px, limit=count)
+    if os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        return folder(os.path.expanduser(name), size_px=size_px, limit=count)
+    return hub(name, size_px=size_px, limit=count)
+
+
+def _resized(images, size_px):
+    if images.size_px == size_px:
+        return images
+    scaled = torch.nn.functional.interpolate(images.images.float(), (size_px, size_px), mode="bilinear")
+    return replace(images, images=scaled.round().to(torch.uint8))
+
+
+def to_model(images: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 in [-1, 1], same shape."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """float in [-1, 1] (what lies outside is cut off) -> uint8 0..255, same shape, on the CPU."""
+    return x.detach().float().cpu().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+class Batches:
+    """Batch number n of an endless shuffled pass over a set: a function of the seed and n alone.
+
+    Called with n = 0, 1, ...: float32 in [-1, 1], (batch_size, C, H, W), each picture mirrored at random
+    if `flip`. With `processes` > 1, process number `process` gets its own share of every batch.
+    """
+
+    def __init__(self, images: ImageSet, batch_size, *, seed=0, flip=True, device="cpu", process=0, processes=1):
+        if not 1 <= batch_size * processes <= len(images):
+            raise ValueError(
+                f"got a batch of {batch_size * processes} for a set of {len(images)} pictures, expected at most "
+                f"as many as there are: lower the batch size to {max(1, len(images) // processes)} or add pictures."
+            )
+        self.images, self.batch_size, self.seed, self.flip = images, batch_size, seed, flip
+        self.device, self.process, self.processes = device, process, processes
+
+    def indices(self, n: int) -> np.ndarray:
+        """Which pictures batch n holds: (batch_size,)."""
+        whole = self.batch_size * self.processes
+        epoch, place = divmod(n, len(self.images) // whole)
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
+        mine = order[place * whole : (place + 1) * whole]
+        return mine[self.process :: self.processes]
+
+    def __call__(self, n: int) -> Tensor:
+        index = torch.from_numpy(self.indices(n))
+        x = to_model(self.images.images[index])
+        if self.flip:
+            mirrored = np.random.default_rng((self.seed, n, self.process)).random(len(x)) < 0.5
+            x = torch.where(torch.from_numpy(mirrored)[:, None, None, None], x.flip(-1), x)
+        return x.to(self.device)
+
+
+NAMES = {"colour": tuple(COLOURS), "pattern": PATTERNS, "background": tuple(BACKGROUNDS), "shape": SHAPES}

@@ -1,0 +1,83 @@
+"""Pictures from a folder, whatever is in it: each file is used, or skipped with the reason."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 100_000_000  # 300 MB once decoded; a larger file is more likely a mistake than a photograph
+
+
+def read_folder(path, size_px: int, limit: int | None = None) -> tuple[np.ndarray, list[str]]:
+    """Read the pictures below `path`, in the order of their names.
+
+    Returns uint8 (N, 3, size_px, size_px), and a sentence for each picture file that was skipped. Raises
+    FileNotFoundError or NotADirectoryError for a wrong path and ValueError if no usable picture is left.
+    """
+    images, skipped = [], []
+    for file in picture_files(path)[:limit]:
+        try:
+            images.append(read_picture(file, size_px))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            skipped.append(f"skipped {file.name}: {_reason(error, file)}.")
+    if not images:
+        raise ValueError(
+            f"got {path} in which none of {len(skipped)} picture files can be read, expected at least one that "
+            f"can: replace them (the first: {skipped[0]})"
+        )
+    return np.stack(images), skipped
+
+
+def picture_files(path) -> list[Path]:
+    """The files below `path` whose names end like a picture's, sorted; hidden ones are left out."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"got the folder {path}, which does not exist: create it or correct the path.")
+    if not path.is_dir():
+        raise NotADirectoryError(f"got {path}, which is a file, expected a folder: give the folder that holds it.")
+    files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in ENDINGS and not f.name.startswith(".")]
+    files = [f for f in files if f.is_file()]
+    if not files:
+        raise ValueError(
+            f"got {path}, which holds no pictures, expected files ending in {', '.join(ENDINGS)}: "
+            "put some there or give another folder."
+        )
+    return files
+
+
+def read_picture(file, size_px: int) -> np.ndarray:
+    """One picture, turned upright, cut to its central square and resized: uint8, (3, size_px, size_px)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS decides
+        with Image.open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+            image.draft("RGB", (2 * size_px, 2 * size_px))  # lets a large JPEG be decoded small
+            image = as_rgb(ImageOps.exif_transpose(image))
+    square = ImageOps.fit(image, (size_px, size_px), Image.Resampling.LANCZOS)
+    return np.asarray(square).transpose(2, 0, 1)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB: 16-bit greys scaled, transparency on white, the first frame of an animation."""
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image, dtype=np.float64)
+        white = 255 if grey.max() <= 255 else 65535
+        return Image.fromarray((grey / white * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(error, file):
+    if file.stat().st_size == 0:
+        return "the file is empty"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "its content is no picture"
+    return str(error).rstrip(".") or type(error).__name__

@@ -1,0 +1,82 @@
+"""The set-up line of a notebook, wherever it was opened: on a laptop, Colab or Kaggle."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from course_utils import profile
+
+UNTOUCHED = ("torch", "numpy", "ipywidgets")  # a host's own builds: never replaced
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a notebook needs at one scale. minutes: on 2 CPU cores (mini) or a 16 GB card (full)."""
+
+    minutes: float
+    memory_gb: float
+    download_mb: int
+
+
+COSTS = {
+    "unit1/01_introduction_to_diffusers": {"mini": Cost(2.5, 1.2, 0), "full": Cost(30, 6, 240)},
+    "unit1/02_diffusion_models_from_scratch": {"mini": Cost(2.5, 1.2, 0), "full": Cost(15, 4, 18)},
+}
+
+
+def start(notebook: str) -> None:
+    """Make a notebook ready and print one line: scale, device, what it costs there, how to change the scale.
+
+    Installs those of the course's requirements that are missing; what is there stays as it is.
+    """
+    _install(missing_requirements())
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    scale = profile.scale()
+    if scale == "mini":
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # mini promises to need no network
+    cost = COSTS[notebook][scale]
+    other = profile.SCALES[scale == "mini"]
+    print(
+        f"Scale: {scale} on {profile.device()}. This notebook takes about {cost.minutes:g} minutes, "
+        f"{cost.memory_gb:g} GB of memory and {cost.download_mb} MB of downloads. To change the scale, "
+        f"restart with COURSE_SCALE={other}."
+    )
+
+
+def missing_requirements() -> list[str]:
+    """The course's requirements of which no version at all is installed."""
+    wanted = [r for r in importlib.metadata.requires("course_utils") or [] if "extra ==" not in r]
+    return [r for r in wanted if not _installed(re.match(r"[\w.-]+", r).group())]
+
+
+def _installed(name):
+    try:
+        importlib.metadata.version(name)
+        return True
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def _install(requirements):
+    if not requirements:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        pins = Path(folder) / "constraints.txt"
+        pins.write_text("".join(f"{n}=={importlib.metadata.version(n)}\n" for n in UNTOUCHED if _installed(n)))
+        command = [sys.executable, "-m", "pip", "install", "-q", "-c", str(pins), *requirements]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(
+            f"got an error from pip while installing {', '.join(requirements)} ({done.stderr.strip()[-300:]}), "
+            "expected it to succeed: check the network, or install them yourself and run this cell again."
+        )
+    importlib.invalidate_caches()

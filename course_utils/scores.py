@@ -1,0 +1,162 @@
+"""Numbers to stand beside the pictures: a judge (a small classifier), Fréchet distance, diversity, copies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from course_utils.data import to_model
+
+
+class Judge(nn.Module):
+    """A small convolutional classifier that answers one or several questions about a picture.
+
+    questions: name -> number of answers. Its last hidden layer, 64 wide, serves as the features of
+    `frechet_distance`. Pictures are (B, channels, size_px, size_px) in [-1, 1], size_px at least 8.
+    """
+
+    def __init__(self, questions: dict[str, int], channels: int = 3, width: int = 32):
+        super().__init__()
+        self.questions = dict(questions)
+        blocks, before = [], channels
+        for out in (width, 2 * width, 4 * width):
+            blocks += [nn.Conv2d(before, out, 3, padding=1), nn.GroupNorm(8, out), nn.SiLU()]
+            blocks += [nn.Conv2d(out, out, 3, padding=1, stride=2), nn.SiLU()]
+            before = out
+        self.body = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * before, 64))
+        self.heads = nn.ModuleDict({name: nn.Linear(64, answers) for name, answers in questions.items()})
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> (B, 64)."""
+        return self.body(x)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """name -> logits, (B, answers)."""
+        hidden = nn.functional.silu(self.features(x))
+        return {name: head(hidden) for name, head in self.heads.items()}
+
+
+def train_judge(images, *, epochs: int, seed: int = 0, width: int = 32, shift_px: int = 1, rate=2e-3) -> Judge:
+    """Train a judge on an ImageSet with labels; pictures are shifted and dimmed at random, never mirrored."""
+    torch_state = torch.random.get_rng_state()
+    torch.manual_seed(seed)  # the layers' initial weights take no generator
+    judge = Judge({k: int(v.max()) + 1 for k, v in images.labels.items()}, images.images.shape[1], width)
+    torch.random.set_rng_state(torch_state)
+    generator = torch.Generator().manual_seed(seed)
+    steps_per_epoch = max(1, len(images) // 64)
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps_per_epoch)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(images), generator=generator).split(64)[:steps_per_epoch]:
+            x = _jitter(to_model(images.images[rows]), shift_px, generator)
+            answers = judge(x)
+            loss = sum(nn.functional.cross_entropy(answers[k], v[rows]) for k, v in images.labels.items())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return judge.eval()
+
+
+def _jitter(x, shift_px, generator):
+    """Shift the batch by up to `shift_px`, and change contrast and noise a little."""
+    dy, dx = torch.randint(-shift_px, shift_px + 1, (2,), generator=generator).tolist()
+    x = torch.roll(x, (dy, dx), (2, 3)) * (0.8 + 0.4 * torch.rand(len(x), 1, 1, 1, generator=generator))
+    return (x + 0.08 * torch.randn(x.shape, generator=generator)).clamp(-1, 1)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a judge reads in pictures: answer (N,), and its probability (N,)."""
+
+    answer: Tensor
+    confidence: Tensor
+
+    def sure(self, threshold: float = 0.9) -> float:
+        """Share of pictures read with more than `threshold` confidence."""
+        return (self.confidence > threshold).float().mean().item()
+
+    def right(self, wanted: Tensor) -> float:
+        """Share of pictures read as `wanted` (N,)."""
+        return (self.answer == wanted).float().mean().item()
+
+    def counts(self, answers: int) -> Tensor:
+        """How often each of the `answers` was read: (answers,)."""
+        return torch.bincount(self.answer, minlength=answers)
+
+
+@torch.no_grad()
+def read(judge: Judge, x: Tensor, question: str | None = None) -> Reading:
+    """Ask one question (the first if not named) about pictures x, (N, C, H, W) in [-1, 1]."""
+    question = question or next(iter(judge.questions))
+    logits = torch.cat([judge(part)[question] for part in x.float().split(256)])
+    confidence, answer = logits.softmax(-1).max(-1)
+    return Reading(answer, confidence)
+
+
+@torch.no_grad()
+def features(judge: Judge, x: Tensor) -> Tensor:
+    """The judge's features of pictures x, (N, C, H, W) in [-1, 1]: float64, (N, 64)."""
+    return torch.cat([judge.features(part) for part in x.float().split(256)]).double()
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Fréchet distance of two sets of features, (N, D) and (M, D), each taken as a Gaussian.
+
+    |mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2)) (Heusel et al. 2017, eq. 6; there with Inception's
+    features: figures of other feature extractors are not comparable). Needs more than D rows of each.
+    """
+    a, b = a.double(), b.double()
+    if min(len(a), len(b)) < 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(
+            f"got features of shapes {tuple(a.shape)} and {tuple(b.shape)}, expected (N, D) and (M, D) with "
+            "at least 2 rows: score more pictures, with one judge."
+        )
+    root_a = _square_root(torch.cov(a.T))
+    cross = torch.linalg.eigvalsh(root_a @ torch.cov(b.T) @ root_a).clamp(min=0).sqrt().sum()
+    spread = torch.cov(a.T).trace() + torch.cov(b.T).trace() - 2 * cross
+    return ((a.mean(0) - b.mean(0)).pow(2).sum() + spread).clamp(min=0).item()
+
+
+def _square_root(matrix):
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def diversity(x: Tensor) -> float:
+    """Mean root-mean-square distance between two different pictures of x, (N, C, H, W), in units of x."""
+    return torch.pdist(x.double().flatten(1)).mean().item() / x[0].numel() ** 0.5
+
+
+def nearest(x: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """For each picture of x (N, C, H, W) the closest of `others`: root-mean-square distance (N,), index (N,)."""
+    distance, index = torch.cdist(x.float().flatten(1), others.float().flatten(1)).min(1)
+    return distance / x[0].numel() ** 0.5, index
+
+
+def save_judge(judge: Judge, folder) -> None:
+    """Write a judge as half-precision safetensors, its questions in the header."""
+    import json
+
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"questions": judge.questions, "channels": judge.body[0].in_channels, "width": judge.body[0].out_channels}
+    weights = {name: value.half().contiguous() for name, value in judge.state_dict().items()}
+    save_file(weights, folder / "judge.safetensors", metadata={"config": json.dumps(config)})
+
+
+def load_judge(name: str) -> Judge:
+    """A judge that the course ships: a folder of `checkpoints.MINIATURES`."""
+    import json
+
+    from safetensors import safe_open
+
+    from course_utils.checkpoints import MINIATURES
+
+    with safe_open(MINIATURES / name / "judge.safetensors", "pt") as file:
+        judge = Judge(**json.loads(file.metadata()["config"]))
+        judge.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})  # noqa: SIM118
+    return judge.eval()
