@@ -3,12 +3,12 @@
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import nbformat
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools.files import ROOT, write_text
+
 FOLDERS = ("unit*", "hackathon")
 VIEW_MIME = "application/vnd.jupyter.widget-view+json"
 STATE_MIME = "application/vnd.jupyter.widget-state+json"
@@ -56,23 +56,8 @@ def read(path):
 
 
 def write(notebook, path):
-    """Write `notebook` to `path` in one step: readers see the old file or the new one."""
+    """Write `notebook` to `path` in one step."""
     write_text(nbformat.writes(notebook) + "\n", path)
-
-
-def write_text(text, path):
-    """Write `text` to `path` in one step."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(name, path.stat().st_mode if path.exists() else 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def clean(notebook):

@@ -138,8 +138,8 @@ class Progress:
 class PeakMemory:
     """The largest resident memory of a process and its children, sampled while the context is open.
 
-    Memory that children share with the process counts once for each, so this is an upper estimate; between two
-    samples a short peak of a child can be missed (the process's own peak cannot, where /proc tells it).
+    Memory that children share with the process counts once for each, so this is an upper estimate; between
+    two samples a short peak of a child can be missed (the process's own cannot, where /proc tells it).
     """
 
     def __init__(self):
