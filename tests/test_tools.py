@@ -150,11 +150,10 @@ def test_a_finished_environment_of_another_python_is_kept_unless_a_python_is_nam
 
 
 def test_the_lab_opens_no_browser_without_a_screen():
-    assert "--no-browser" in lab.lab_command(8888, screen=False, is_root=True)
-    assert "--allow-root" in lab.lab_command(8888, screen=False, is_root=True)
-    assert not {"--no-browser", "--allow-root"} & set(lab.lab_command(8888, screen=True, is_root=False))
+    assert "--no-browser" in lab.lab_command(8888, screen=False, as_root=True)
+    assert "--allow-root" in lab.lab_command(8888, screen=False, as_root=True)
+    assert not {"--no-browser", "--allow-root"} & set(lab.lab_command(8888, screen=True, as_root=False))
     assert not lab.has_screen({}, "linux") and lab.has_screen({}, "darwin")
-    assert "--ip=127.0.0.1" in lab.lab_command(8888, screen=True, is_root=False)
 
 
 # --- launch links ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 
 from tools import notebooks
 
@@ -27,23 +28,31 @@ def main(arguments=None):
         return 0
     token, port = secrets.token_hex(24), free_port()
     screen = has_screen(os.environ, sys.platform)
-    command = lab_command(port, screen, is_root=getattr(os, "geteuid", lambda: 1)() == 0) + arguments
+    command = lab_command(port, screen, as_root=is_root())
+    if not any(argument.startswith("--ip") for argument in arguments):
+        command.append("--ip=127.0.0.1")
     environment = notebooks.kernel_environment(JUPYTER_TOKEN=token)  # not in the arguments: ps shows those
-    process = subprocess.Popen(command, cwd=notebooks.ROOT, env=environment)
-    if answers(f"http://127.0.0.1:{port}/api", process):
-        print(f"\nJupyterLab is ready; open this address in a browser:\n\n    {address(port, token)}\n")
-        print("Stop it with Ctrl-C.", flush=True)
-    return wait(process)
+    # in a session of its own, Ctrl-C reaches only this process, which ends it without a second question
+    process = subprocess.Popen(
+        command + arguments, cwd=notebooks.ROOT, env=environment, start_new_session=True
+    )
+    with ended_with_us(process):
+        if answers(f"http://127.0.0.1:{port}/api", process):
+            print(f"\nJupyterLab is ready; open this address in a browser:\n\n    {address(port, token)}\n")
+            print("Stop it with Ctrl-C.", flush=True)
+        return process.wait()
+    return 0
 
 
-def lab_command(port, screen, is_root):
+def lab_command(port, screen, as_root):
     """Return the command that starts JupyterLab on `port`, at the first notebook, as quietly as it can."""
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={port}", "--log-level=ERROR"]
+    command = [sys.executable, "-m", "jupyterlab", f"--port={port}", "--log-level=ERROR"]
+    command.append("--LabApp.log_level=ERROR")
     command += [f"--ServerApp.root_dir={notebooks.ROOT}", f"--LabApp.default_url={first_page()}"]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     if not screen:
         command.append("--no-browser")
-    if is_root:
+    if as_root:
         command.append("--allow-root")
     return command
 
@@ -62,8 +71,12 @@ def has_screen(environment, platform):
     """Return whether a browser can open: macOS and Windows always; elsewhere a display, and not as root."""
     if platform in ("darwin", "win32"):
         return True
-    is_root = getattr(os, "geteuid", lambda: 1)() == 0
-    return bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY")) and not is_root
+    return bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY")) and not is_root()
+
+
+def is_root():
+    """Return whether this is the superuser, for whom neither browsers nor Jupyter like to run."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 def free_port(first=8888, tries=50):
@@ -92,22 +105,30 @@ def address_of_running(root):
 def answers(url, process):
     """Wait until `url` answers; return False when the process ends, or the time is over, before."""
     end = time.monotonic() + START_SECONDS
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy to this machine itself
     while process.poll() is None and time.monotonic() < end:
         try:
-            with urllib.request.urlopen(url, timeout=2):
+            with opener.open(url, timeout=2):
                 return True
         except OSError:
             time.sleep(0.2)
     return False
 
 
-def wait(process):
-    """Wait for `process`; on Ctrl-C, or when asked to end, end it without a second question."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+@contextmanager
+def ended_with_us(process):
+    """End `process` when this one is interrupted (Ctrl-C), asked to end, or loses its terminal."""
+
+    def leave(*_):
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), leave)
     try:
-        return process.wait()
+        yield
     except KeyboardInterrupt:
-        return 0
+        print("\nJupyterLab is stopped.", flush=True)
     finally:
         if process.poll() is None:
             process.terminate()
