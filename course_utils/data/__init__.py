@@ -11,7 +11,18 @@ from torch import Tensor
 from course_utils.data.butterflies import BACKGROUNDS, COLOURS, PATTERNS, SHAPES
 from course_utils.data.folder import read_folder
 
-__all__ = ["Batches", "ImageSet", "butterflies", "digits", "folder", "hub", "load", "to_model", "to_uint8"]
+__all__ = [
+    "Batches",
+    "ImageSet",
+    "butterflies",
+    "digits",
+    "folder",
+    "hub",
+    "load",
+    "split",
+    "to_model",
+    "to_uint8",
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,7 @@ class ImageSet:
 
     @property
     def size_px(self) -> int:
+        """Width and height."""
         return self.images.shape[-1]
 
 
@@ -55,7 +67,9 @@ def digits() -> ImageSet:
 
     pixels, label = load_digits(return_X_y=True)
     images = np.round(pixels.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return ImageSet(torch.from_numpy(images), "handwritten digits, UCI", {"digit": torch.from_numpy(label).long()})
+    return ImageSet(
+        torch.from_numpy(images), "handwritten digits, UCI", {"digit": torch.from_numpy(label).long()}
+    )
 
 
 def folder(path, *, size_px: int = 32, limit: int | None = None) -> ImageSet:
@@ -73,7 +87,7 @@ def hub(name: str, *, size_px: int = 32, limit: int | None = None) -> ImageSet:
 
 
 def load(name: str, *, size_px: int, count: int | None = None) -> ImageSet:
-    """"butterflies", "digits", a folder, or the id of a Hub set.
+    """Pictures by name: "butterflies", "digits", a folder, or the id of a Hub set; `count` limits them.
 
     The two names give the drawn or bundled pictures at `mini` scale and the published set at `full` scale.
     """
@@ -82,14 +96,26 @@ def load(name: str, *, size_px: int, count: int | None = None) -> ImageSet:
     from course_utils import profile
 
     if name == "butterflies" and profile.scale() == "mini":
-        return butterflies(count or 1000, size_px=size_px)
+        return butterflies(count or 1250, size_px=size_px)
     if name == "digits" and profile.scale() == "mini":
-        return _resized(digits(), size_px)
+        return _resized(digits()[:count], size_px)
     if name in ("butterflies", "digits"):
         return hub(name, size_px=size_px, limit=count)
     if os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") != 1:
         return folder(os.path.expanduser(name), size_px=size_px, limit=count)
     return hub(name, size_px=size_px, limit=count)
+
+
+def split(images: ImageSet, share: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
+    """Two sets that share no picture: `share` of them, chosen at random, and the rest; neither is empty."""
+    if len(images) < 2 or not 0 < share < 1:
+        raise ValueError(
+            f"got {len(images)} pictures and share={share}, expected at least 2 pictures and a share "
+            "between 0 and 1."
+        )
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    cut = min(max(1, round(share * len(images))), len(images) - 1)
+    return images[order[:cut]], images[order[cut:]]
 
 
 def _resized(images, size_px):
@@ -116,30 +142,36 @@ class Batches:
     if `flip`. With `processes` > 1, process number `process` gets its own share of every batch.
     """
 
-    def __init__(self, images: ImageSet, batch_size, *, seed=0, flip=True, device="cpu", process=0, processes=1):
+    def __init__(
+        self, images: ImageSet, batch_size, *, seed=0, flip=True, device="cpu", process=0, processes=1
+    ):
         if not 1 <= batch_size * processes <= len(images):
             raise ValueError(
-                f"got a batch of {batch_size * processes} for a set of {len(images)} pictures, expected at most "
-                f"as many as there are: lower the batch size to {max(1, len(images) // processes)} or add pictures."
+                f"got a batch of {batch_size * processes} for a set of {len(images)} pictures, expected 1 to "
+                f"{len(images)}: lower the batch size to {max(1, len(images) // processes)}, or add pictures."
             )
         self.images, self.batch_size, self.seed, self.flip = images, batch_size, seed, flip
         self.device, self.process, self.processes = device, process, processes
+        self.pixels = images.images.to(device)  # uint8: a batch is then cut out and scaled where it is needed
+        self._epoch, self._order = -1, None  # the order of the pass at hand
 
     def indices(self, n: int) -> np.ndarray:
         """Which pictures batch n holds: (batch_size,)."""
         whole = self.batch_size * self.processes
         epoch, place = divmod(n, len(self.images) // whole)
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
-        mine = order[place * whole : (place + 1) * whole]
+        if epoch != self._epoch:
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
+            self._epoch, self._order = epoch, order
+        mine = self._order[place * whole : (place + 1) * whole]
         return mine[self.process :: self.processes]
 
     def __call__(self, n: int) -> Tensor:
-        index = torch.from_numpy(self.indices(n))
-        x = to_model(self.images.images[index])
+        """Batch n: (batch_size, C, H, W)."""
+        x = to_model(self.pixels[torch.from_numpy(self.indices(n)).to(self.device)])
         if self.flip:
             mirrored = np.random.default_rng((self.seed, n, self.process)).random(len(x)) < 0.5
-            x = torch.where(torch.from_numpy(mirrored)[:, None, None, None], x.flip(-1), x)
-        return x.to(self.device)
+            x = torch.where(torch.from_numpy(mirrored).to(self.device)[:, None, None, None], x.flip(-1), x)
+        return x
 
 
 NAMES = {"colour": tuple(COLOURS), "pattern": PATTERNS, "background": tuple(BACKGROUNDS), "shape": SHAPES}

@@ -26,8 +26,8 @@ def read_folder(path, size_px: int, limit: int | None = None) -> tuple[np.ndarra
             skipped.append(f"skipped {file.name}: {_reason(error, file)}.")
     if not images:
         raise ValueError(
-            f"got {path} in which none of {len(skipped)} picture files can be read, expected at least one that "
-            f"can: replace them (the first: {skipped[0]})"
+            f"got {path}, where none of {len(skipped)} picture files can be read ({skipped[0].rstrip('.')}), "
+            "expected at least one that can: replace them."
         )
     return np.stack(images), skipped
 
@@ -36,9 +36,13 @@ def picture_files(path) -> list[Path]:
     """The files below `path` whose names end like a picture's, sorted; hidden ones are left out."""
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"got the folder {path}, which does not exist: create it or correct the path.")
+        raise FileNotFoundError(
+            f"got the folder {path}, which does not exist: create it or correct the path."
+        )
     if not path.is_dir():
-        raise NotADirectoryError(f"got {path}, which is a file, expected a folder: give the folder that holds it.")
+        raise NotADirectoryError(
+            f"got {path}, which is a file, expected a folder: give the folder that holds it."
+        )
     files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in ENDINGS and not f.name.startswith(".")]
     files = [f for f in files if f.is_file()]
     if not files:

@@ -9,7 +9,9 @@ from course_utils.checkpoints import DATASETS, HubSet
 from course_utils.data.folder import as_rgb
 
 
-def download(name: str, size_px: int, limit: int | None = None) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
+def download(
+    name: str, size_px: int, limit: int | None = None
+) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
     """The training split of a set: uint8 (N, C, size_px, size_px), labels, and where it came from.
 
     Ids are tried in order; ConnectionError says which were tried and why each failed.
@@ -26,8 +28,8 @@ def download(name: str, size_px: int, limit: int | None = None) -> tuple[np.ndar
             continue
         return *_arrays(rows, wanted, size_px), f"{len(rows)} pictures from {hub_id}"
     raise ConnectionError(
-        f"got no answer from the Hub for the set {name!r} ({'; '.join(failures)}), expected network and a public "
-        "set: connect, name another set or a folder of pictures, or set COURSE_SCALE=mini to draw them here."
+        f"got no answer from the Hub for the set {name!r} ({'; '.join(failures)}), expected network and a "
+        "public set: connect, give a folder of pictures, or set COURSE_SCALE=mini to do without."
     )
 
 
