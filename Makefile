@@ -26,6 +26,8 @@ run: install ## execute every notebook (or NOTEBOOK=…): table, build/run.json,
 
 test: install ## the tests, then every notebook, each alone in an empty folder
 	@$(COURSE) -m pytest tests
+	@echo "The tests of the widgets again, with ipywidgets 7, which Colab has:"
+	@PYTHONPATH=.venv/ipywidgets7 $(COURSE) -m pytest -q -W ignore::DeprecationWarning tests/test_explore.py
 	@$(COURSE) -m tools.alone $(NOTEBOOK)
 
 bench: install ## measure speed and memory

@@ -88,10 +88,16 @@ def test_a_python_without_venv_is_told_what_to_do(tmp_path):
         bootstrap.make_venv(str(tmp_path), run=lambda *_, **__: SimpleNamespace(returncode=1, stdout=said))
 
 
+def pip(command):
+    """Return which of the two installations `command` is."""
+    return "widgets" if "--target" in command else "pip"
+
+
 @pytest.fixture
 def house(tmp_path, monkeypatch):
     """A course's folder in which installing only counts: (root, list of what was done)."""
     done = []
+    (tmp_path / "tests").mkdir()
     for name in bootstrap.KEYED_FILES:
         (tmp_path / name).write_text("one")
 
@@ -100,7 +106,7 @@ def house(tmp_path, monkeypatch):
         (tmp_path / ".venv").mkdir(exist_ok=True)
 
     monkeypatch.setattr(bootstrap, "make_venv", make_venv)
-    monkeypatch.setattr(bootstrap, "run_pip", lambda *_: done.append("pip"))
+    monkeypatch.setattr(bootstrap, "run_pip", lambda python, command, root: done.append(pip(command)))
     monkeypatch.setattr(bootstrap, "check_disk", lambda *_: None)
     version = ".".join(map(str, sys.version_info[:2]))
     monkeypatch.setattr(bootstrap, "venv_version", lambda venv: version if done else None)
@@ -111,7 +117,7 @@ def test_nothing_is_installed_twice(house):
     root, done = house
     for _ in range(3):
         bootstrap.install(str(root), [])
-    assert done == ["venv", "pip"]
+    assert done == ["venv", "pip", "widgets"]
 
 
 def test_new_requirements_are_installed_into_the_same_environment(house):
@@ -119,7 +125,7 @@ def test_new_requirements_are_installed_into_the_same_environment(house):
     bootstrap.install(str(root), [])
     (root / "requirements.txt").write_text("two")
     bootstrap.install(str(root), [])
-    assert done == ["venv", "pip", "pip"]
+    assert done == ["venv", "pip", "widgets", "pip", "widgets"]
 
 
 def test_half_an_installation_is_done_again_from_nothing(house, monkeypatch):
@@ -134,7 +140,7 @@ def test_half_an_installation_is_done_again_from_nothing(house, monkeypatch):
         with pytest.raises(bootstrap.Problem):
             bootstrap.install(str(root), [])
     bootstrap.install(str(root), [])
-    assert done == ["venv", "broken pip", "venv", "pip"]
+    assert done == ["venv", "broken pip", "venv", "pip", "widgets"]
 
 
 def test_a_finished_environment_of_another_python_is_kept_unless_a_python_is_named(house, monkeypatch):
@@ -144,9 +150,30 @@ def test_a_finished_environment_of_another_python_is_kept_unless_a_python_is_nam
     stamp = root / ".venv" / "installed.txt"
     stamp.write_text(bootstrap.stamp_key(str(root), "3.99"))
     bootstrap.install(str(root), [], keep_python=True)
-    assert done == ["venv", "pip"]
+    assert done == ["venv", "pip", "widgets"]
     bootstrap.install(str(root), [], keep_python=False)
-    assert done == ["venv", "pip", "venv", "pip"]
+    assert done == ["venv", "pip", "widgets"] * 2
+
+
+def test_the_weekly_run_takes_the_newest_versions(monkeypatch):
+    assert "-c" in bootstrap.pip_command(".", [])
+    monkeypatch.setenv("COURSE_NEWEST", "1")
+    command = bootstrap.pip_command(".", ["--pre"])
+    assert "-c" not in command and "--upgrade" in command and command[-1] == "--pre"
+
+
+def test_the_pinned_versions_are_within_the_ranges():
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    def lines(name):
+        text = (notebooks.ROOT / name).read_text(encoding="utf-8")
+        return [Requirement(line) for line in text.splitlines() if line and line[0] != "#"]
+
+    pinned = {canonicalize_name(line.name): str(line.specifier)[2:] for line in lines("constraints.txt")}
+    assert all("+" not in version for version in pinned.values()), "a local tag, which no registry has"
+    for line in lines("requirements.txt"):
+        assert line.specifier.contains(pinned[canonicalize_name(line.name)]), line
 
 
 def test_the_lab_opens_no_browser_without_a_screen():

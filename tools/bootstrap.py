@@ -16,7 +16,8 @@ from contextlib import contextmanager
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OLDEST = (3, 11)
 NEEDED_GB = 3.0  # PyTorch's CPU build and everything else: 2.1 GB installed, plus what pip unpacks on the way
-KEYED_FILES = ("requirements.txt", "constraints.txt", "pyproject.toml")
+OLD_WIDGETS = os.path.join("tests", "ipywidgets7.txt")
+KEYED_FILES = ("requirements.txt", "constraints.txt", "pyproject.toml", OLD_WIDGETS)
 
 CPU_HINT = (
     "on Linux without an NVIDIA card, "
@@ -93,7 +94,8 @@ def install(root, pip_args, keep_python=False):
     else:
         make_venv(venv)
     say("Installing into .venv (some minutes the first time) ...")
-    run_pip(venv_python(venv), pip_command(root, pip_args), root)
+    for command in (pip_command(root, pip_args), old_widgets_command(root)):
+        run_pip(venv_python(venv), command, root)
     with open(stamp, "w") as file:
         file.write(key)
 
@@ -163,6 +165,13 @@ def pip_command(root, pip_args):
     if os.environ.get("COURSE_NEWEST"):  # the weekly run: the newest release of everything
         command = command[:3] + ["--upgrade", "--upgrade-strategy", "eager"]
     return command + ["-e", root + "[lab,test]"] + list(pip_args)
+
+
+def old_widgets_command(root):
+    """Return the arguments of `pip` that put ipywidgets 7 where no Python finds it by itself."""
+    folder = os.path.join(root, ".venv", "ipywidgets7")
+    command = ["install", "--disable-pip-version-check", "--no-input", "--quiet", "--no-deps", "--upgrade"]
+    return command + ["--target", folder, "-r", os.path.join(root, OLD_WIDGETS)]
 
 
 def run_pip(python, command, root, popen=subprocess.Popen):
