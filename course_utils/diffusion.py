@@ -136,7 +136,7 @@ def posterior(xt: Tensor, t: Tensor, data: Tensor, alpha_bar: Tensor) -> Tensor:
 
 
 def ideal_denoiser(data: Tensor, alpha_bar: Tensor) -> Denoiser:
-    """The best possible denoiser of a finite set, in closed form (Karras et al. 2022, appendix B.3, eq. 57).
+    """The best possible denoiser of a finite set, in closed form (Karras et al. 2022, appendix B.3).
 
     x0_hat = sum_i posterior_i x0_i: no network has a lower mean squared error on these data. It averages at
     high noise, copies a member at low noise, and never makes anything new. data: (N, ...); the denoiser

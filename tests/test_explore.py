@@ -289,6 +289,9 @@ def test_wrong_pictures_are_named():
         explore.draw_noise_dial(torch.zeros(3, 8, 8))
     with pytest.raises(ValueError, match="got no trajectory"):
         explore.draw_film_strip([])
+    broken = torch.full((1, 1, 8, 8), float("nan"))
+    with pytest.raises(ValueError, match="got a result with nan"):
+        explore.draw_film_strip([(9, torch.zeros(1, 1, 8, 8), broken)])
     with pytest.raises(ValueError, match="got 1 picture, expected at least 2"):
         explore.draw_be_the_denoiser(torch.zeros(1, 1, 8, 8))
 

@@ -20,12 +20,12 @@ def _draw_film_strip(figure, trajectory, step, pictures, distances):
         1,
         2,
         width_ratios=(max(1.0, 0.5 * k), 1.1),
-        gridspec_kw={"left": 0.05, "right": 0.99, "top": 0.9, "bottom": 0.16},
+        gridspec_kw={"left": 0.075, "right": 0.99, "top": 0.9, "bottom": 0.16},
     )
     tiles(left, torch.cat([xt[:k], x0_hat[:k]]), columns=k)
     middle = left.get_ylim()[0] / 4
     for name, y in (("xt", middle), ("x0_hat", 3 * middle)):
-        left.text(-0.12 * middle, y, name, ha="right", va="center", fontsize=10)
+        left.annotate(name, (0, y), (-6, 0), textcoords="offset points", ha="right", va="center")
     left.set_title(f"step {step} of 0 to {len(trajectory) - 1}, t = {t}", fontsize=10)
     _distances(right, distances, step)
     return _words(trajectory, step, distances, k)
@@ -52,9 +52,9 @@ def _words(trajectory, step, distances, k):
     halved = next(i for i, d in enumerate(near) if d <= near[0] / 2)
     t, contrast = trajectory[step][0], (trajectory[0][2].std() / trajectory[-1][2].std()).item()
     return (
-        f"Step {step} of 0 to {len(near) - 1}, t = {t}, for {k} picture{'s' * (k > 1)}: xt above, x0_hat below. "
-        f"To the result, xt still has a root-mean-square distance of {distances['xt'][step]:.3f} and x0_hat "
-        f"of {near[step]:.3f} (pictures span -1 to 1). x0_hat starts {near[0]:.3f} away, with "
+        f"Step {step} of 0 to {len(near) - 1}, t = {t}, for {k} picture{'s' * (k > 1)}: xt above, x0_hat "
+        f"below. To the result, xt still has a root-mean-square distance of {distances['xt'][step]:.3f} and "
+        f"x0_hat of {near[step]:.3f} (pictures span -1 to 1). x0_hat starts {near[0]:.3f} away, with "
         f"{100 * contrast:.0f}% of the result's contrast; it has come half of the way by step "
         f"{halved}, at t = {trajectory[halved][0]}, when xt is still {distances['xt'][halved]:.3f} away."
     )
@@ -66,6 +66,10 @@ def _checked(trajectory):
         raise ValueError(
             "got no trajectory of pictures, expected the (t, xt, x0_hat) of a sampler, xt (B, C, H, W): pass "
             "list(diffusion.ddim(...))."
+        )
+    if not steps[-1][2].isfinite().all():
+        raise ValueError(
+            "got a result with nan or infinite values, expected finite ones: look at the network."
         )
     return steps
 

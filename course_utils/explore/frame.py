@@ -63,7 +63,8 @@ def _garbage_later():
 
 def _line(words):
     """A paragraph that screen readers read out when it changes: the first line of `words`."""
-    return f'<p role="status" style="line-height: 1.4">{html.escape(str(words).splitlines()[0])}</p>'
+    line = html.escape(str(words).strip().partition("\n")[0])
+    return f'<p role="status" style="line-height: 1.4">{line}</p>'
 
 
 def slider(description: str, low: int, high: int, value: int) -> ipywidgets.IntSlider:

@@ -47,9 +47,9 @@ class Race:
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
-    """2 E|x - y| - E|x - x'| - E|y - y'| of two sets, (N, D) and (M, D), all pairs: 0 only if they agree.
+    """2 E|x - y| - E|x - x'| - E|y - y'| over all pairs of two sets, (N, D) and (M, D).
 
-    (Székely & Rizzo 2013, eq. 2: there its square root is the distance.)
+    It is 0 only if both are distributed alike (Székely & Rizzo 2013, "Energy statistics").
     """
     between, within_x, within_y = (torch.cdist(a, b).mean() for a, b in ((x, y), (x, x), (y, y)))
     return (2 * between - within_x - within_y).item()
@@ -88,7 +88,7 @@ def _draw_step_budget_race(figure, steps, samplers, seed):
     energy.text(1, math.log10(result.chance) - 0.03, "random draw", va="top", fontsize=8, color="0.3")
     error.set_ylim(-2.3, 0)
     energy.set_ylim(-3.2, -0.5)
-    energy.legend(framealpha=1, edgecolor="none", fontsize=8)
+    energy.legend(loc="upper right", framealpha=1, edgecolor="none", fontsize=8)
     _ends(ends, result, samplers, steps)
     return _words(result, steps, samplers)
 
