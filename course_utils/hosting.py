@@ -40,6 +40,7 @@ def start(notebook: str) -> None:
     _install(missing_requirements())
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # else it says what torchvision would be good for
     scale = profile.scale()
     if scale == "mini":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # mini promises to need no network
@@ -50,6 +51,30 @@ def start(notebook: str) -> None:
         f"{cost.memory_gb:g} GB of memory and {cost.download_mb} MB of downloads. To change the scale, "
         f"restart with COURSE_SCALE={other}."
     )
+
+
+def token() -> str | None:
+    """A Hub token: HF_TOKEN, else the secret of that name in Colab or Kaggle, else what the reader types."""
+    for source in (lambda: os.environ["HF_TOKEN"], _colab_secret, _kaggle_secret):
+        try:
+            return source()
+        except Exception:  # not this host, or no such secret: ask the next
+            continue
+    import getpass
+
+    return getpass.getpass("A token of your account that may write (it is not shown): ").strip() or None
+
+
+def _colab_secret():
+    from google.colab import userdata
+
+    return userdata.get("HF_TOKEN")
+
+
+def _kaggle_secret():
+    from kaggle_secrets import UserSecretsClient
+
+    return UserSecretsClient().get_secret("HF_TOKEN")
 
 
 def missing_requirements() -> list[str]:

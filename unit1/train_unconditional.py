@@ -59,6 +59,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     group.add_argument(
         "--data", default="butterflies", help="butterflies, digits, a folder, or the id of a Hub set"
     )
+    group.add_argument("--count", type=whole_number, help="use that many pictures; all, if not given")
     group.add_argument("--size", type=whole_number, default=32, help="width and height in pixels")
     group.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, help="mirror at random; not so for digits"
@@ -125,7 +126,7 @@ def train_model(options: argparse.Namespace, accelerator: Accelerator) -> None:
         options.flip = options.data != "digits"
     require_size(options.size, options.channels)
     with accelerator.local_main_process_first():  # one process downloads, the others find it on the disk
-        images = data.load(options.data, size_px=options.size)
+        images = data.load(options.data, size_px=options.size, count=options.count)
     batches = data.Batches(
         images,
         options.batch_size,
@@ -238,7 +239,8 @@ def save_pipeline(run: train.Run, options, settings: dict, images: data.ImageSet
     name = (
         Path(options.data).name if Path(options.data).exists() else options.data
     )  # no paths of this machine
-    facts = {key.replace("_", " "): value for key, value in {**settings, "data": name}.items()} | {
+    chosen = {**settings, "data": name}
+    facts = {key.replace("_", " "): value for key, value in chosen.items() if value is not None} | {
         "parameters": f"{sum(p.numel() for p in run.ema.parameters()):,}",
         "minutes of training": f"{run.seconds / 60:.1f} ({run.device.type})",
         f"loss, mean of the last {len(last)} steps": f"{sum(last) / len(last):.4f}",

@@ -37,7 +37,8 @@ def picture_files(path) -> list[Path]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
-            f"got the folder {path}, which does not exist: create it or correct the path."
+            f"got {path}, which does not exist, expected a folder of pictures (or butterflies, digits, or "
+            "the owner/name of a Hub set): create it or correct the path."
         )
     if not path.is_dir():
         raise NotADirectoryError(

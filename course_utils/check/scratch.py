@@ -1,0 +1,1 @@
+"""Checks of unit1/02_diffusion_models_from_scratch."""

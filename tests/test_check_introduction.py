@@ -1,0 +1,94 @@
+"""The checks of notebook 01: each usual mistake is refused with the sentence that names it."""
+
+import pytest
+import torch
+from torch.nn.functional import mse_loss
+
+from course_utils import check
+from course_utils.check.verdict import Verdict
+
+RANGE = {
+    "[0, 1]": lambda x: x.float() / 255,
+    "[0, 2]": lambda x: x.float() / 127.5,
+    "half as wide": lambda x: x.float() / 255 - 0.5,
+    "128": lambda x: x.float() / 128 - 1,
+    "wraps round": lambda x: (x - 1) / 127.5,
+    "torch.float64": lambda x: x.double() / 127.5 - 1,
+    "got shape": lambda x: x.float().flatten() / 127.5 - 1,
+}
+NOISE = {
+    "its variance": lambda x, b, e: (1 - b) ** 0.5 * x + b * e,
+    "both factors": lambda x, b, e: (1 - b) * x + b * e,
+    "1 - beta: take the root": lambda x, b, e: (1 - b) * x + b**0.5 * e,
+    "must shrink": lambda x, b, e: x + b**0.5 * e,
+    "changed places": lambda x, b, e: b**0.5 * x + (1 - b) ** 0.5 * e,
+    "largest difference": lambda x, b, e: x,
+}
+
+
+def loss_with(see, wanted):
+    def loss(model, scheduler, x0, eps, t):
+        xt = scheduler.add_noise(x0, eps, t)
+        v = scheduler.get_velocity(x0, eps, t)
+        named = {"x0": x0, "eps": eps, "xt": xt, "v": v, "turned": scheduler.get_velocity(eps, x0, t)}
+        return mse_loss(model(named[see], t).sample, named[wanted])
+
+    return loss
+
+
+LOSS = {
+    "shown the clean picture": loss_with("x0", "v"),
+    "compare with eps": loss_with("xt", "eps"),
+    "compare with x0": loss_with("xt", "x0"),
+    "compare with xt": loss_with("xt", "xt"),
+    "clean picture first": loss_with("xt", "turned"),
+    "got shape": lambda model, scheduler, x0, eps, t: model(x0, t).sample,
+}
+
+
+def loop(model, scheduler, xt, calls=1, forward=False, jump=False):
+    ts = scheduler.timesteps.flip(0) if forward else scheduler.timesteps
+    for t in ts:
+        output = model(xt, t).sample
+        for _ in range(calls):
+            step = scheduler.step(output, t, xt)
+            xt = step.pred_original_sample if jump else step.prev_sample
+    return xt
+
+
+LOOP = {
+    "never changes": lambda m, s, x: [m(x, t) for t in s.timesteps] and x,
+    "called twice": lambda m, s, x: loop(m, s, x, calls=2),
+    "x0_hat": lambda m, s, x: loop(m, s, x, jump=True),
+    "largest difference": lambda m, s, x: loop(m, s, x, forward=True),
+    "asked 0 times": lambda m, s, x: x,
+}
+ALL = [
+    pytest.param(getattr(check.introduction, name), answer, words, id=f"{name}-{words}")
+    for name, answers in (
+        ("pixel_range", RANGE),
+        ("one_noise_step", NOISE),
+        ("loss", LOSS),
+        ("sampling_loop", LOOP),
+    )
+    for words, answer in answers.items()
+]
+
+
+@pytest.mark.parametrize(("check_answer", "answer", "words"), ALL)
+def test_a_usual_mistake_is_named(check_answer, answer, words):
+    verdict = check_answer(answer)
+    assert not verdict
+    assert words in verdict.message
+
+
+@pytest.mark.parametrize("name", ["pixel_range", "one_noise_step", "loss", "sampling_loop"])
+@pytest.mark.parametrize(
+    "garbage",
+    [None, ..., 3, "text", torch.zeros(3), lambda: 1, lambda *a: None, lambda *a: "text", lambda *a: [1, [2]], lambda *a: 1 / 0],
+)
+def test_garbage_is_answered_not_raised(name, garbage):
+    verdict = getattr(check.introduction, name)(garbage)
+    assert isinstance(verdict, Verdict)
+    assert not verdict
+    assert "Not yet" in repr(verdict)
