@@ -285,8 +285,11 @@ class Checkpoints:
             try:
                 # weights_only: tensors and numbers, no code, whoever made the file
                 state = torch.load(path, map_location=run.device, weights_only=True)
-            except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-                refused.append(f"got {path.name}, which is damaged ({str(error).splitlines()[0][:80]})")
+            except PermissionError:
+                raise  # not damaged, only out of reach
+            except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
+                reason = (str(error) or type(error).__name__).splitlines()[0][:80]
+                refused.append(f"got {path.name}, which is damaged ({reason})")
                 continue
             run.load(state)
             return [f"{sentence}, and took the one before it." for sentence in refused]
