@@ -1,10 +1,12 @@
 """The tools find what is planted and mend what they can: no network, no training."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from importlib.metadata import distributions
 from types import SimpleNamespace
 
 import nbformat
@@ -67,6 +69,7 @@ def test_a_full_disk_is_found_before_the_installation(tmp_path):
         ),
         ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]'))", "PIP_CERT"),
         ("ERROR: No matching distribution found for torch==2.13.0", "offers no torch==2.13.0 for Python 3"),
+        ("ERROR: ResolutionImpossible: for help visit https://pip.pypa.io", "No set of versions fits"),
         ("PermissionError: [Errno 13] Permission denied: 'x'", "writable"),
         ("something else\nERROR: the last line", "status 2, and its last line was: ERROR: the last line"),
     ],
@@ -86,6 +89,19 @@ def test_a_python_without_venv_is_told_what_to_do(tmp_path):
     said = b"The virtual environment was not created successfully because ensurepip is not available."
     with pytest.raises(bootstrap.Problem, match="python3-venv"):
         bootstrap.make_venv(str(tmp_path), run=lambda *_, **__: SimpleNamespace(returncode=1, stdout=said))
+
+
+@pytest.mark.skipif(bool(os.environ.get("COURSE_NEWEST")), reason="the newest versions are not pinned")
+def test_the_pinned_versions_install_on_every_python_from_the_oldest_on():
+    from packaging.specifiers import SpecifierSet
+
+    text = (notebooks.ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-")
+    for package in distributions():
+        if f"{package.name}=={package.version}".lower().replace("_", "-") in text.splitlines():
+            allowed = SpecifierSet(package.metadata.get("Requires-Python") or "")
+            assert {"3.11.0", "3.12.0", "3.13.0"} == set(allowed.filter(["3.11.0", "3.12.0", "3.13.0"])), (
+                package.name
+            )
 
 
 def pip(command):

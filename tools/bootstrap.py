@@ -215,6 +215,11 @@ def explain(text, program, status):
             "(PYTHON=python3.%d), or name a registry that has it in PIP_ARGS."
             % ((missing,) + sys.version_info[:2] + (OLDEST[1],))
         )
+    if "ResolutionImpossible" in text:
+        return (
+            "No set of versions fits Python %d.%d.%d and constraints.txt on this machine: try another Python "
+            "(PYTHON=python3.%d or newer) and run this again." % (sys.version_info[:3] + (OLDEST[1],))
+        )
     last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "nothing")
     text = "%s stopped with exit status %d, and its last line was: %s; mend that and run this again."
     return text % (program, status, last)
