@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from copy import deepcopy
 from importlib.metadata import distributions
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4.rwbase import split_lines
 
 from tools import alone, bootstrap, hygiene, lab, links, notebooks, run_notebooks
 
@@ -312,7 +314,7 @@ def exemplary():
 
 def found_in(notebook, folder):
     (folder / "wing.png").write_bytes(b"")
-    (folder / "toy.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    (folder / "toy.ipynb").write_text(json.dumps(split_lines(deepcopy(notebook))), encoding="utf-8")
     return "\n".join(hygiene.problems(folder / "toy.ipynb"))
 
 

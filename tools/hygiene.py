@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
+from nbformat.v4.rwbase import rejoin_lines
 from nbformat.validator import iter_validate
 
 from tools import notebooks
@@ -42,9 +43,13 @@ def problems(path):
     """Return what is wrong with the notebook at `path`, one sentence each."""
     text = Path(path).read_text(encoding="utf-8")
     try:
-        notebook = nbformat.from_dict(json.loads(text))
+        notebook = rejoin_lines(nbformat.from_dict(json.loads(text)))
         found = file_problems(notebook, text)
-    except (ValueError, AttributeError) as error:  # no JSON, or JSON without the parts of a notebook
+    except (
+        ValueError,
+        AttributeError,
+        KeyError,
+    ) as error:  # no JSON, or JSON without the parts of a notebook
         return [f"not a valid notebook: {error}"]
     invalid = next(iter_validate(notebook, version=4, version_minor=5), None)
     if invalid:
