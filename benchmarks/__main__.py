@@ -1,7 +1,7 @@
 """Run the comparisons, print their ratios and write build/bench.json.
 
-    python -m benchmarks            about 30 minutes on 2 CPU cores
-    python -m benchmarks --quick    about 5 minutes: fewer steps, so rougher figures
+python -m benchmarks            about 30 minutes on 2 CPU cores
+python -m benchmarks --quick    about 5 minutes: fewer steps, so rougher figures
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ def main() -> None:
     arguments = parser.parse_args()
     results = {"fast_bf16": profile.fast_bf16(profile.device())}
     if arguments.only != "quality":
-        results["throughput, wide"] = throughput("wide", 64, rounds=4 if arguments.quick else 8, steps_per_round=3)
-        results["throughput, small"] = throughput("small", 32, rounds=6 if arguments.quick else 12, steps_per_round=20)
+        results["throughput, wide"] = throughput(
+            "wide", 64, rounds=4 if arguments.quick else 8, steps_per_round=3
+        )
+        results["throughput, small"] = throughput(
+            "small", 32, rounds=6 if arguments.quick else 12, steps_per_round=20
+        )
     if arguments.only != "throughput":
         steps = {"published_steps": 40, "course_steps": 300} if arguments.quick else {}
         results["time to quality"] = time_to_quality(**steps)

@@ -4,7 +4,19 @@ import importlib
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("check", "checkpoints", "data", "diffusion", "explore", "hosting", "profile", "scores", "show", "train", "unet")
+_SUBMODULES = (
+    "check",
+    "checkpoints",
+    "data",
+    "diffusion",
+    "explore",
+    "hosting",
+    "profile",
+    "scores",
+    "show",
+    "train",
+    "unet",
+)
 
 
 def start(notebook: str) -> None:

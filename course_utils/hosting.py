@@ -40,7 +40,9 @@ def start(notebook: str) -> None:
     _install(missing_requirements())
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # else it says what torchvision would be good for
+    os.environ.setdefault(
+        "TRANSFORMERS_VERBOSITY", "error"
+    )  # else it says what torchvision would be good for
     scale = profile.scale()
     if scale == "mini":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # mini promises to need no network
@@ -96,12 +98,15 @@ def _install(requirements):
         return
     with tempfile.TemporaryDirectory() as folder:
         pins = Path(folder) / "constraints.txt"
-        pins.write_text("".join(f"{n}=={importlib.metadata.version(n)}\n" for n in UNTOUCHED if _installed(n)))
+        pins.write_text(
+            "".join(f"{n}=={importlib.metadata.version(n)}\n" for n in UNTOUCHED if _installed(n))
+        )
         command = [sys.executable, "-m", "pip", "install", "-q", "-c", str(pins), *requirements]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(
-            f"got an error from pip while installing {', '.join(requirements)} ({done.stderr.strip()[-300:]}), "
-            "expected it to succeed: check the network, or install them yourself and run this cell again."
+            f"got an error from pip while installing {', '.join(requirements)} "
+            f"({done.stderr.strip()[-300:]}), expected it to succeed: check the network, or install them "
+            "yourself and run this cell again."
         )
     importlib.invalidate_caches()

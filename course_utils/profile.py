@@ -10,7 +10,7 @@ SCALES = ("mini", "full")
 
 @cache
 def device() -> str:
-    """"cuda", "mps" or "cpu": the fastest that torch can use here."""
+    """ "cuda", "mps" or "cpu": the fastest that torch can use here."""
     import torch
 
     if torch.cuda.is_available():
@@ -19,7 +19,7 @@ def device() -> str:
 
 
 def scale() -> str:
-    """"full" where there is CUDA, "mini" elsewhere; the environment variable COURSE_SCALE overrides it."""
+    """ "full" where there is CUDA, "mini" elsewhere; the environment variable COURSE_SCALE overrides it."""
     chosen = os.environ.get("COURSE_SCALE") or ("full" if device() == "cuda" else "mini")
     if chosen not in SCALES:
         raise ValueError(f"got COURSE_SCALE={chosen!r}, expected mini or full: set one of them, or unset it.")
@@ -38,7 +38,9 @@ def fast_bf16(device_type: str) -> bool:
 
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device_type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_cpu_flag("avx512_bf16")
+    return (
+        device_type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_cpu_flag("avx512_bf16")
+    )
 
 
 def _has_cpu_flag(flag):

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from course_utils.data import to_uint8
 
-# Okabe & Ito's palette: distinct for colour-blind readers; line styles and markers repeat the distinction
+# Okabe & Ito's palette, distinct for colour-blind readers; line styles and markers repeat it
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")
 DPI = 96
 
 
 class Picture(Figure):
-    """A figure with alt text, shown by Jupyter as a PNG. `alt` says what a reader should see, with numbers."""
+    """A figure, shown by Jupyter as a PNG with alt text. `alt` says what there is to see, with numbers."""
 
     def __init__(self, width: float, height: float, alt: str):
         super().__init__(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
@@ -50,7 +50,9 @@ class Animation:
         self.gif, self.alt = gif, alt
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        return _bundle(self.gif, self.alt)  # as image/png: browsers look at the bytes, exporters drop image/gif
+        return _bundle(
+            self.gif, self.alt
+        )  # as image/png: browsers look at the bytes, exporters drop image/gif
 
     def __repr__(self):
         return self.alt
@@ -84,10 +86,14 @@ def grid(x: Tensor, title: str = "", *, columns: int = 8, alt: str | None = None
     return rows({title: x}, columns=columns, alt=alt or f"{len(x)} pictures{': ' + title if title else ''}")
 
 
-def rows(named: Mapping[str, Tensor], *, columns: int = 8, width: float = 8.0, alt: str | None = None) -> Picture:
+def rows(
+    named: Mapping[str, Tensor], *, columns: int = 8, width: float = 8.0, alt: str | None = None
+) -> Picture:
     """Several sets of pictures, one below the other, each under its name."""
     sheets = {name: mosaic(x, columns) for name, x in named.items()}
-    heights = [sheet.shape[0] / sheet.shape[1] * width + (0.35 if name else 0.05) for name, sheet in sheets.items()]
+    heights = [
+        sheet.shape[0] / sheet.shape[1] * width + (0.35 if name else 0.05) for name, sheet in sheets.items()
+    ]
     figure = Picture(width, sum(heights), alt or "Pictures, one row each: " + "; ".join(named))
     axes = figure.subplots(len(sheets), 1, squeeze=False, height_ratios=heights)[:, 0]
     for ax, (name, sheet) in zip(axes, sheets.items(), strict=True):
@@ -119,22 +125,38 @@ def strip(columns: Sequence[tuple[str, Tensor]], names: Sequence[str], *, alt: s
 
 
 def curves(
-    lines: Mapping[str, tuple], x_label: str, y_label: str, *, alt: str, log_x=False, log_y=False, markers=False
+    lines: Mapping[str, tuple],
+    x_label: str,
+    y_label: str,
+    *,
+    alt: str,
+    log_x=False,
+    log_y=False,
+    markers=False,
 ) -> Picture:
     """Curves name -> (x, y), with a legend; they differ in colour and in line style."""
-    figure = Picture(7.0, 3.4, alt)
+    figure = Picture(7.0 if len(lines) < 4 else 9.0, 3.4, alt)
     plot(figure.subplots(), lines, x_label, y_label, log_x=log_x, log_y=log_y, markers=markers)
     return figure
 
 
-def plot(ax, lines: Mapping[str, tuple], x_label: str, y_label: str, *, log_x=False, log_y=False, markers=False):
+def plot(
+    ax, lines: Mapping[str, tuple], x_label: str, y_label: str, *, log_x=False, log_y=False, markers=False
+):
     """The curves of `curves`, drawn into given axes; returns the axes."""
     for i, (name, (x, y)) in enumerate(lines.items()):
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)]}
         ax.plot(x, y, label=name, marker="osD^v"[i % 5] if markers else None, **style)
-    ax.set(xlabel=x_label, ylabel=y_label, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+    ax.set(
+        xlabel=x_label,
+        ylabel=y_label,
+        xscale="log" if log_x else "linear",
+        yscale="log" if log_y else "linear",
+    )
     ax.grid(alpha=0.3)
-    if len(lines) > 1 or next(iter(lines), ""):
+    if len(lines) > 3:
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    elif len(lines) > 1:
         ax.legend(frameon=False)
     return ax
 
@@ -163,7 +185,9 @@ def animation(frames: Sequence[Tensor], *, columns: int = 8, seconds: float = 4.
     from PIL import Image
 
     pages = [Image.fromarray(mosaic(frame, columns)) for frame in frames]
-    pages = [page.resize((page.width * scale, page.height * scale), Image.Resampling.NEAREST) for page in pages]
+    pages = [
+        page.resize((page.width * scale, page.height * scale), Image.Resampling.NEAREST) for page in pages
+    ]
     pace = [int(1000 * seconds / len(pages))] * (len(pages) - 1) + [2000]
     buffer = io.BytesIO()
     pages[0].save(buffer, "GIF", save_all=True, append_images=pages[1:], duration=pace, loop=0)

@@ -1,1 +1,1 @@
-"""Scripts that train and score what the course ships, and draw its figures: each from nothing, with a seed."""
+"""Scripts that train and score what the course ships, and draw its figures: from nothing, with a seed."""

@@ -1,6 +1,6 @@
 """Draw every figure of the READMEs from the course's own models.
 
-    python -m recipes.figures          (or: make figures) half a minute on 2 CPU cores
+python -m recipes.figures          (or: make figures) half a minute on 2 CPU cores
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def walk(unet, count: int, steps: int, seed: int) -> list[diffusion.Step]:
 def noise_to_butterflies(unet) -> show.Animation:
     """The moving picture of the top README: 24 samples, noise at first, butterflies at last."""
     frames = [xt for _, xt, _ in walk(unet, count=24, steps=40, seed=5)]
-    return show.animation(frames, columns=8, seconds=4, scale=2, alt="24 squares of noise turn into 24 butterflies")
+    return show.animation(
+        frames, columns=8, seconds=4, scale=2, alt="24 squares of noise turn into 24 butterflies"
+    )
 
 
 def chain(unet) -> show.Picture:
@@ -52,14 +54,16 @@ def chain(unet) -> show.Picture:
     for t, place in ((0, 0), (199, 8), (399, 16), (599, 24), (799, 32), (999, 40)):
         forward = x0 if t == 0 else diffusion.add_noise(x0, eps, torch.tensor([t]), alpha_bar)
         columns.append((f"t = {t}", torch.cat([forward, backward[place][1]])))
-    alt = "Two rows. Above, a drawn butterfly sinks into noise from left to right. Below, the model's own, from right to left"
+    alt = "Above, a drawn butterfly sinks into noise from left to right; below, the model's own rises from it"
     return show.strip(columns, ["add noise →", "← denoise"], alt=alt)
 
 
 def many_small_steps(unet) -> show.Picture:
     """The same noise, denoised in 1, 2, 5, 10 and 40 steps."""
-    rows = {f"{n} step{'s' * (n > 1)}": walk(unet, count=8, steps=n, seed=12)[-1][1] for n in (1, 2, 5, 10, 40)}
-    alt = "Eight samples in five rows: one step gives blurred blobs, 5 steps rough butterflies, 40 steps clear ones"
+    rows = {
+        f"{n} step{'s' * (n > 1)}": walk(unet, count=8, steps=n, seed=12)[-1][1] for n in (1, 2, 5, 10, 40)
+    }
+    alt = "Eight samples in five rows: one step gives blurs, 5 steps rough butterflies, 40 steps clear ones"
     return show.rows(rows, columns=8, width=5.5, alt=alt)
 
 

@@ -33,10 +33,10 @@ def _card(arguments, accuracy):
     lines = "\n".join(f"| {name} | {share:.1%} |" for name, share in accuracy.items())
     return f"""# judge-butterflies
 
-A convolutional classifier of the course's drawn butterflies (32 x 32 pixels), made by `python -m recipes.judge`
-from {arguments.count:,} drawings in {arguments.epochs} epochs. It stands beside the pictures that the notebooks
-generate: it reads them, and its 64 features serve the Fréchet distance. It never saw a generated picture, nor a
-drawing that a notebook trains on.
+A convolutional classifier of the course's drawn butterflies (32 x 32 pixels), made by
+`python -m recipes.judge` from {arguments.count:,} drawings in {arguments.epochs} epochs. It stands beside the
+pictures that the notebooks generate: it reads them, and its 64 features serve the Fréchet distance. It never
+saw a generated picture, nor a drawing that a notebook trains on.
 
 | question | right on 1,000 new drawings |
 |---|---|

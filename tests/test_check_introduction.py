@@ -59,7 +59,7 @@ def loop(model, scheduler, xt, calls=1, forward=False, jump=False):
 LOOP = {
     "never changes": lambda m, s, x: [m(x, t) for t in s.timesteps] and x,
     "called twice": lambda m, s, x: loop(m, s, x, calls=2),
-    "x0_hat": lambda m, s, x: loop(m, s, x, jump=True),
+    "went on from x0_hat": lambda m, s, x: loop(m, s, x, jump=True),
     "largest difference": lambda m, s, x: loop(m, s, x, forward=True),
     "asked 0 times": lambda m, s, x: x,
 }
@@ -85,7 +85,18 @@ def test_a_usual_mistake_is_named(check_answer, answer, words):
 @pytest.mark.parametrize("name", ["pixel_range", "one_noise_step", "loss", "sampling_loop"])
 @pytest.mark.parametrize(
     "garbage",
-    [None, ..., 3, "text", torch.zeros(3), lambda: 1, lambda *a: None, lambda *a: "text", lambda *a: [1, [2]], lambda *a: 1 / 0],
+    [
+        None,
+        ...,
+        3,
+        "text",
+        torch.zeros(3),
+        lambda: 1,
+        lambda *a: None,
+        lambda *a: "text",
+        lambda *a: [1, [2]],
+        lambda *a: 1 / 0,
+    ],
 )
 def test_garbage_is_answered_not_raised(name, garbage):
     verdict = getattr(check.introduction, name)(garbage)

@@ -1,4 +1,4 @@
-"""One check per exercise: `check.NOTEBOOK.name(your_answer)` says whether it is right, and if not, what is wrong.
+"""One check per exercise: `check.NOTEBOOK.name(your_answer)` says whether it is right, or what is wrong.
 
 A check never raises, whatever it is given: its verdict is true or false and shows itself as a line.
 """

@@ -9,7 +9,9 @@ from course_utils.check.verdict import Verdict, attempt, compare, wrong
 
 def pixel_range(to_model) -> Verdict:
     """Exercise 1: uint8 0..255 -> float32 in [-1, 1]."""
-    images = torch.randint(0, 256, (2, 3, 4, 5), generator=torch.Generator().manual_seed(7), dtype=torch.uint8)
+    images = torch.randint(
+        0, 256, (2, 3, 4, 5), generator=torch.Generator().manual_seed(7), dtype=torch.uint8
+    )
     images[0, 0, 0, :2] = torch.tensor([0, 255], dtype=torch.uint8)
     exact = images.double()
     got, failed = attempt(to_model, images.clone())
@@ -20,11 +22,14 @@ def pixel_range(to_model) -> Verdict:
         "this is [0, 2]: shift it down by 1": exact / 127.5,
         "this is [-0.5, 0.5]: half as wide as it should be": exact / 255 - 0.5,
         "you divided by 128: 255 must become exactly 1": exact / 128 - 1,
-        "you shifted before dividing in uint8, which wraps round at 0: call .float() first": (images - 1) / 127.5,
+        "you shifted before dividing in uint8, which wraps round at 0: call .float() first": (images - 1)
+        / 127.5,
     }
     verdict = compare(got, exact / 127.5 - 1, "0 becomes -1, 255 becomes 1, the shape stays.", causes, 1e-5)
     if verdict and got.dtype != torch.float32:
-        return wrong(f"the numbers are right, but of type {got.dtype}, expected torch.float32: call .float().")
+        return wrong(
+            f"the numbers are right, but of type {got.dtype}, expected torch.float32: call .float()."
+        )
     return verdict
 
 
@@ -43,7 +48,9 @@ def one_noise_step(step) -> Verdict:
         "picture and noise have changed places": beta**0.5 * x + (1 - beta) ** 0.5 * eps,
     }
     wanted = (1 - beta) ** 0.5 * x + beta**0.5 * eps
-    return compare(got, wanted, "the two factors' squares add up to 1, so the variance stays 1.", causes, 1e-5)
+    return compare(
+        got, wanted, "the two factors' squares add up to 1, so the variance stays 1.", causes, 1e-5
+    )
 
 
 class _Model(torch.nn.Module):
@@ -84,11 +91,13 @@ def loss(loss_by_hand) -> Verdict:
             see(xt, t).sample, a.sqrt() * x0 - (1 - a).sqrt() * eps
         ),
     }
-    return compare(got, mse_loss(see(xt, t).sample, v), "the network sees xt and t, and is held to v.", causes, 1e-5)
+    return compare(
+        got, mse_loss(see(xt, t).sample, v), "the network sees xt and t, and is held to v.", causes, 1e-5
+    )
 
 
 def sampling_loop(sample_by_hand) -> Verdict:
-    """Exercise 4: the loop of network and scheduler, compared with DDIM's formula written out (eq. 12, eta 0)."""
+    """Exercise 4: the loop of network and scheduler, compared with DDIM's formula (eq. 12, eta 0)."""
     model, scheduler = _Model(), _scheduler()
     start = torch.randn((2, 3, 8, 8), generator=torch.Generator().manual_seed(10))
     got, failed = attempt(sample_by_hand, model, scheduler, start.clone())
@@ -96,11 +105,12 @@ def sampling_loop(sample_by_hand) -> Verdict:
         return failed
     if len(model.seen) != len(scheduler.timesteps):
         return wrong(
-            f"the network was asked {len(model.seen)} times, expected {len(scheduler.timesteps)}: once a timestep."
+            f"the network was asked {len(model.seen)} times, expected {len(scheduler.timesteps)}: "
+            "once a timestep."
         )
     causes = {
         "xt never changes: replace it by the scheduler's .prev_sample in each pass": start,
-        "this is x0_hat of the last pass seen from a wrong xt: go on from .prev_sample": _walk(start, jump=True),
+        "you went on from x0_hat: the next xt is .prev_sample": _walk(start, jump=True),
         "scheduler.step was called twice in each pass: once is enough": _walk(start, twice=True),
     }
     return compare(got, _walk(start), "your loop gives what the formulas give.", causes, 1e-4)

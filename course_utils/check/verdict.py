@@ -23,14 +23,18 @@ class Verdict:
 
 
 def right(message: str) -> Verdict:
+    """The verdict on a right answer."""
     return Verdict(True, message)
 
 
 def wrong(message: str) -> Verdict:
+    """The verdict on a wrong answer; the message says what is wrong."""
     return Verdict(False, message)
 
 
-def compare(got, wanted: torch.Tensor, praise: str, causes: Mapping[str, torch.Tensor], tolerance=1e-4) -> Verdict:
+def compare(
+    got, wanted: torch.Tensor, praise: str, causes: Mapping[str, torch.Tensor], tolerance=1e-4
+) -> Verdict:
     """Compare numbers: the shape first, then the largest difference.
 
     causes: what is likely wrong -> the numbers that this mistake gives; named if `got` equals them.
@@ -47,17 +51,23 @@ def compare(got, wanted: torch.Tensor, praise: str, causes: Mapping[str, torch.T
     if torch.allclose(got, wanted, atol=tolerance, rtol=tolerance):
         return right(praise)
     for cause, numbers in causes.items():
-        if numbers.shape == got.shape and torch.allclose(got, numbers.double().cpu(), atol=tolerance, rtol=tolerance):
+        if numbers.shape == got.shape and torch.allclose(
+            got, numbers.double().cpu(), atol=tolerance, rtol=tolerance
+        ):
             return wrong(f"{cause}.")
     if not torch.isfinite(got).all():
         return wrong("some numbers are not finite (a division by zero, or the root of a negative number?).")
-    return wrong(f"the largest difference is {(got - wanted).abs().max():.3g}, expected at most {tolerance:g}.")
+    return wrong(
+        f"the largest difference is {(got - wanted).abs().max():.3g}, expected at most {tolerance:g}."
+    )
 
 
 def attempt(function: Callable, *arguments):
     """Call the reader's function: (result, None), or (None, a Verdict that says how it failed)."""
     if not callable(function):
-        return None, wrong(f"got {type(function).__name__}, expected a function: pass its name without brackets.")
+        return None, wrong(
+            f"got {type(function).__name__}, expected a function: pass its name without brackets."
+        )
     try:
         return function(*arguments), None
     except Exception as error:  # whatever the reader's code raises is an answer, not a crash of the course

@@ -54,7 +54,8 @@ def draw(count: int, *, size_px: int = 32, seed: int = 0, start: int = 0) -> But
     """Draw pictures number `start` to `start + count - 1` of the endless set with this seed."""
     if count < 1 or size_px < 8:
         raise ValueError(
-            f"got count={count} and size_px={size_px}, expected count >= 1 and size_px >= 8: raise the smaller one."
+            f"got count={count} and size_px={size_px}, expected count >= 1 and size_px >= 8: "
+            "raise the one that is too small."
         )
     drawn = [_draw_one(np.random.default_rng((seed, i)), size_px) for i in range(start, start + count)]
     images = np.stack([image for image, _ in drawn])
@@ -136,7 +137,10 @@ def _wings(x, y, chosen, wing, accent, rng):
         half_width = _outline(along, width, belly if root < 0 else 0.45)
         edge = (half_width - np.abs(across)) * length  # about the distance to the outline
         alpha = np.clip(edge / 0.03 + 0.5, 0, 1)
-        yield alpha, _wing_colour(along, across, edge, half_width, pattern, frequency, phase, border, wing, accent)
+        yield (
+            alpha,
+            _wing_colour(along, across, edge, half_width, pattern, frequency, phase, border, wing, accent),
+        )
 
 
 def _wing_frame(u, y, angle, length, root):
