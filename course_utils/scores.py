@@ -38,7 +38,9 @@ class Judge(nn.Module):
         return {name: head(hidden) for name, head in self.heads.items()}
 
 
-def train_judge(images, *, epochs: int, seed: int = 0, width: int = 32, shift_px: int = 1, rate=2e-3) -> Judge:
+def train_judge(
+    images, *, epochs: int, seed: int = 0, width: int = 32, shift_px: int = 1, rate=2e-3
+) -> Judge:
     """Train a judge on an ImageSet with labels; pictures are shifted and dimmed at random, never mirrored."""
     torch_state = torch.random.get_rng_state()
     torch.manual_seed(seed)  # the layers' initial weights take no generator
@@ -114,10 +116,16 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
             f"got features of shapes {tuple(a.shape)} and {tuple(b.shape)}, expected (N, D) and (M, D) with "
             "at least 2 rows: score more pictures, with one judge."
         )
-    root_a = _square_root(torch.cov(a.T))
-    cross = torch.linalg.eigvalsh(root_a @ torch.cov(b.T) @ root_a).clamp(min=0).sqrt().sum()
-    spread = torch.cov(a.T).trace() + torch.cov(b.T).trace() - 2 * cross
+    cov_a, cov_b = _covariance(a), _covariance(b)
+    root_a = _square_root(cov_a)
+    cross = torch.linalg.eigvalsh(root_a @ cov_b @ root_a).clamp(min=0).sqrt().sum()
+    spread = cov_a.trace() + cov_b.trace() - 2 * cross
     return ((a.mean(0) - b.mean(0)).pow(2).sum() + spread).clamp(min=0).item()
+
+
+def _covariance(x):
+    centred = x - x.mean(0)
+    return centred.T @ centred / (len(x) - 1)  # (D, D); torch.cov would give a bare number for D = 1
 
 
 def _square_root(matrix):
@@ -131,9 +139,13 @@ def diversity(x: Tensor) -> float:
 
 
 def nearest(x: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """For each picture of x (N, C, H, W) the closest of `others`: root-mean-square distance (N,), index (N,)."""
-    distance, index = torch.cdist(x.float().flatten(1), others.float().flatten(1)).min(1)
-    return distance / x[0].numel() ** 0.5, index
+    """For each picture of x, (N, C, H, W), the closest of `others`, (M, C, H, W).
+
+    Returns root-mean-square distances (N,) and indices into `others` (N,).
+    """
+    index = torch.cdist(x.float().flatten(1), others.float().flatten(1)).argmin(1)
+    # cdist finds the closest by a matrix product, too coarse to tell a copy: so its distance once more
+    return (x - others[index]).float().square().flatten(1).mean(1).sqrt(), index
 
 
 def save_judge(judge: Judge, folder) -> None:
@@ -143,7 +155,11 @@ def save_judge(judge: Judge, folder) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"questions": judge.questions, "channels": judge.body[0].in_channels, "width": judge.body[0].out_channels}
+    config = {
+        "questions": judge.questions,
+        "channels": judge.body[0].in_channels,
+        "width": judge.body[0].out_channels,
+    }
     weights = {name: value.half().contiguous() for name, value in judge.state_dict().items()}
     save_file(weights, folder / "judge.safetensors", metadata={"config": json.dumps(config)})
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from course_utils.data.butterflies import BACKGROUNDS, COLOURS, PATTERNS, SHAPES
 from course_utils.data.folder import read_folder
+from course_utils.data.hub import download  # here, before `def hub`: a first import later would replace that
 
 __all__ = [
     "Batches",
@@ -80,8 +81,6 @@ def folder(path, *, size_px: int = 32, limit: int | None = None) -> ImageSet:
 
 def hub(name: str, *, size_px: int = 32, limit: int | None = None) -> ImageSet:
     """A picture set of the course's table (`checkpoints.DATASETS`) or any id, downloaded from the Hub."""
-    from course_utils.data.hub import download
-
     images, labels, source = download(name, size_px, limit)
     return ImageSet(torch.from_numpy(images), source, {k: torch.from_numpy(v) for k, v in labels.items()})
 

@@ -44,8 +44,8 @@ def picture_files(path) -> list[Path]:
         raise NotADirectoryError(
             f"got {path}, which is a file, expected a folder: give the folder that holds it."
         )
-    files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in ENDINGS and not f.name.startswith(".")]
-    files = [f for f in files if f.is_file()]
+    files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in ENDINGS and f.is_file()]
+    files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(path).parts)]
     if not files:
         raise ValueError(
             f"got {path}, which holds no pictures, expected files ending in {', '.join(ENDINGS)}: "
@@ -70,14 +70,20 @@ def read_picture(file, size_px: int) -> np.ndarray:
 def as_rgb(image: Image.Image) -> Image.Image:
     """Any mode as RGB: 16-bit greys scaled, transparency on white, the first frame of an animation."""
     if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, dtype=np.float64)
-        white = 255 if grey.max() <= 255 else 65535
-        return Image.fromarray((grey / white * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_eight_bits(image)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _eight_bits(image):
+    """Deep greys as uint8. White is the largest number of 16 bits, or 1 or 255 where floats stay below it."""
+    grey = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    whites = (1, 255, 65535, 2**31 - 1) if image.mode == "F" else (65535, 2**31 - 1)
+    white = next((w for w in whites if grey.max() <= w), grey.max())
+    return np.round((grey / white).clip(0, 1) * 255).astype(np.uint8)
 
 
 def _reason(error, file):

@@ -17,6 +17,7 @@ def download(
     Ids are tried in order; ConnectionError says which were tried and why each failed.
     """
     from datasets import load_dataset
+    from huggingface_hub import constants
 
     wanted = DATASETS.get(name, HubSet((name,), "see its page", 0))
     failures = []
@@ -27,9 +28,10 @@ def download(
             failures.append(f"{hub_id}: {str(error).splitlines()[0][:120]}")
             continue
         return *_arrays(rows, wanted, size_px), f"{len(rows)} pictures from {hub_id}"
+    offline = "unset HF_HUB_OFFLINE and restart" if constants.HF_HUB_OFFLINE else "connect"
     raise ConnectionError(
-        f"got no answer from the Hub for the set {name!r} ({'; '.join(failures)}), expected network and a "
-        "public set: connect, give a folder of pictures, or set COURSE_SCALE=mini to do without."
+        f"got no set {name!r} from the Hub ({'; '.join(failures)}), expected a public one and a network: "
+        f"{offline}, give a folder of pictures, or restart with COURSE_SCALE=mini to do without."
     )
 
 
