@@ -51,7 +51,7 @@ def test_installing_pins_what_must_not_be_touched(monkeypatch):
     seen = {}
 
     def pip(command, **_):
-        seen["command"], seen["pins"] = command, open(command[command.index("-c") + 1]).read()
+        seen["command"], seen["pins"] = command, Path(command[command.index("-c") + 1]).read_text()
         return types.SimpleNamespace(returncode=0, stderr="")
 
     monkeypatch.setattr(hosting.subprocess, "run", pip)
