@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_utils import diffusion
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TOLERANCE = 1e-5  # absolute, in float32
 SCHEDULES = {"linear": diffusion.linear_alpha_bar, "squaredcos_cap_v2": diffusion.cosine_alpha_bar}
 ALL = [(schedule, prediction) for schedule in SCHEDULES for prediction in diffusion.PREDICTIONS]

@@ -101,7 +101,7 @@ def test_a_reading_counts():
 
 
 @pytest.fixture(scope="module")
-def judged():
+def judged(one_thread):
     """A judge of light and of side, and a set that it has not seen."""
 
     def pictures(count, seed):
@@ -111,13 +111,10 @@ def judged():
         images[torch.arange(count), 0, :, side * 5 + 1] += 60 + 120 * light[:, None]
         return data.ImageSet(images.to(torch.uint8), "bars", {"light": light, "side": side})
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # faster for so small a network
     state = torch.random.get_rng_state()
     judge = scores.train_judge(pictures(640, 0), epochs=6, width=8)
     assert torch.equal(torch.random.get_rng_state(), state)
-    yield judge, pictures(100, 1), lambda: scores.train_judge(pictures(640, 0), epochs=6, width=8)
-    torch.set_num_threads(threads)
+    return judge, pictures(100, 1), lambda: scores.train_judge(pictures(640, 0), epochs=6, width=8)
 
 
 def test_a_judge_learns_every_question(judged):

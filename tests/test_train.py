@@ -13,6 +13,7 @@ import torch
 
 from course_utils import data, diffusion, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = train.Recipe(steps=12, learning_rate=1e-2, warmup_steps=3, precision="fp32")
 
 

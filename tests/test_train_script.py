@@ -63,14 +63,11 @@ def _script():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _as_in_the_environment():
-    """What runs in this process does so as in a new one: with one thread, so that sums round alike."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _as_in_the_environment(one_thread):
+    """What runs in this process does so as in a new one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COURSE_SCALE", "mini")
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
