@@ -107,15 +107,10 @@ def _palette(colour, rng):
 
 
 def _background(x, y, colours, rng):
-    """A vertical gradient with a few out-of-focus discs: (3, side, side)."""
+    """A gradient from top to bottom, slightly slanted: (3, side, side)."""
     top, bottom = np.array(colours, dtype=np.float32)[:, :, None, None]
-    picture = top + (bottom - top) * ((y + 1) / 2)
-    for _ in range(int(rng.integers(2, 6))):
-        cx, cy = rng.uniform(-1, 1, 2)
-        radius, strength = rng.uniform(0.12, 0.35), rng.uniform(-0.10, 0.14)
-        disc = np.clip((radius - np.hypot(x - cx, y - cy)) / 0.10 + 0.5, 0, 1)
-        picture = picture + np.float32(strength) * disc
-    return picture
+    slant, lift = rng.uniform(-0.25, 0.25), rng.uniform(-0.15, 0.15)
+    return top + (bottom - top) * np.clip((y + slant * x + lift + 1) / 2, 0, 1).astype(np.float32)
 
 
 def _wings(x, y, chosen, wing, accent, rng):
