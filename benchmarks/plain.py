@@ -68,8 +68,7 @@ def plain_loop(
             eps = torch.randn_like(x0)
             t = torch.randint(0, scheduler.config.num_train_timesteps, (len(x0),))
             xt = scheduler.add_noise(x0, eps, t)
-            velocity = scheduler.config.prediction_type == "v_prediction"
-            wanted = scheduler.get_velocity(x0, eps, t) if velocity else eps
+            wanted = x0 if scheduler.config.prediction_type == "sample" else eps
             loss = nn.functional.mse_loss(model(xt, t).sample, wanted)
             loss.backward()
             optimizer.step()

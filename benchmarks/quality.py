@@ -40,10 +40,10 @@ def _course(images, steps, looks):
     run = train.Run(small_unet(), train.Recipe(steps=steps))
     alpha_bar, rows, seconds = diffusion.cosine_alpha_bar(), [], 0.0
     started = time.process_time()
-    for progress in train.train(run, data.Batches(images, 32), train.diffusion_loss(alpha_bar)):
+    for progress in train.train(run, data.Batches(images, 32), train.diffusion_loss(alpha_bar, "x0")):
         if progress.step % (steps // looks) == 0:
             seconds += time.process_time() - started
-            rows.append(_row(progress.step, seconds, frechet(run.ema, alpha_bar, "v")))
+            rows.append(_row(progress.step, seconds, frechet(run.ema, alpha_bar, "x0")))
             started = time.process_time()
     return rows
 

@@ -24,11 +24,11 @@ def throughput(name: str, batch_size: int, rounds: int, steps_per_round: int) ->
     images, steps = data.butterflies(1000), rounds * steps_per_round
     alpha_bar = diffusion.cosine_alpha_bar()
     recipe = train.Recipe(steps=steps, learning_rate=4e-4, warmup_steps=min(10, steps // 2))
-    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
 
     run, plain = train.Run(copy.deepcopy(model), recipe), copy.deepcopy(model).train()
     loops = {
-        "course": train.train(run, data.Batches(images, batch_size), train.diffusion_loss(alpha_bar)),
+        "course": train.train(run, data.Batches(images, batch_size), train.diffusion_loss(alpha_bar, "x0")),
         "plain": plain_loop(
             plain, images, scheduler, batch_size=batch_size, steps=steps, rate_at=recipe.rate_at
         ),
@@ -55,8 +55,8 @@ def throughput(name: str, batch_size: int, rounds: int, steps_per_round: int) ->
 
 @torch.no_grad()
 def evaluate(model, alpha_bar, pictures: int = 256) -> float:
-    """The loss in v of 256 unseen pictures with fixed noise, in float32."""
+    """The loss in x0 of 256 unseen pictures with fixed noise, in float32."""
     x0 = data.to_model(data.butterflies(pictures, seed=77).images)
     generator = torch.Generator().manual_seed(5)
-    loss = train.diffusion_loss(alpha_bar)
+    loss = train.diffusion_loss(alpha_bar, "x0")
     return sum(loss(model.eval(), part, generator).item() for part in x0.split(64)) / (pictures // 64)

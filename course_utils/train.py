@@ -35,7 +35,7 @@ class Recipe:
     """
 
     steps: int
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     warmup_steps: int = 50
     ema_decay: float = 0.995
     weight_decay: float = 1e-2
@@ -79,6 +79,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             parameters,
             lr=recipe.learning_rate,
+            betas=(0.9, 0.99),  # not 0.999: a short run has no 1,000 steps to average over
             weight_decay=recipe.weight_decay,
             fused=all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for p in parameters),
         )
@@ -194,7 +195,7 @@ def autocast(device: torch.device, precision: str):
     return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
 
 
-def diffusion_loss(alpha_bar: Tensor, prediction: str = "v") -> Loss:
+def diffusion_loss(alpha_bar: Tensor, prediction: str) -> Loss:
     """The plain denoising loss: noise x0 at uniform timesteps, mean squared error to `prediction`'s target.
 
     With "eps" this is Ho et al. 2020, eq. 14; the others weigh the noise levels differently.

@@ -31,7 +31,7 @@ def walk(unet, count: int, steps: int, seed: int) -> list[diffusion.Step]:
     """`count` pictures from noise by DDIM: every (t, xt, x0_hat), and the result as a last xt."""
     alpha_bar = diffusion.cosine_alpha_bar()
     noise = torch.randn((count, 3, 32, 32), generator=torch.Generator().manual_seed(seed))
-    denoise = diffusion.denoiser(unet, alpha_bar, "v")
+    denoise = diffusion.denoiser(unet, alpha_bar, "x0")
     steps = list(diffusion.ddim(denoise, noise, alpha_bar, diffusion.spaced_timesteps(steps)))
     return [*steps, (0, steps[-1][2], steps[-1][2])]
 

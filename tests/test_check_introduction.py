@@ -26,22 +26,22 @@ NOISE = {
 }
 
 
-def loss_with(see, wanted):
+def loss_with(shown, wanted="x0", told=1):
     def loss(model, scheduler, x0, eps, t):
         xt = scheduler.add_noise(x0, eps, t)
-        v = scheduler.get_velocity(x0, eps, t)
-        named = {"x0": x0, "eps": eps, "xt": xt, "v": v, "turned": scheduler.get_velocity(eps, x0, t)}
-        return mse_loss(model(named[see], t).sample, named[wanted])
+        named = {"x0": x0, "eps": eps, "xt": xt, "turned": scheduler.add_noise(eps, x0, t)}
+        return mse_loss(model(named[shown], t * told).sample, named[wanted])
 
     return loss
 
 
 LOSS = {
-    "shown the clean picture": loss_with("x0", "v"),
-    "compare with eps": loss_with("xt", "eps"),
-    "compare with x0": loss_with("xt", "x0"),
-    "compare with xt": loss_with("xt", "xt"),
-    "clean picture first": loss_with("xt", "turned"),
+    "shown the clean picture": loss_with("x0"),
+    "shown pure noise": loss_with("eps"),
+    "told t = 0": loss_with("xt", told=0),
+    "held against eps": loss_with("xt", "eps"),
+    "ask the network": lambda model, scheduler, x0, eps, t: mse_loss(scheduler.add_noise(x0, eps, t), x0),
+    "clean picture first": loss_with("turned"),
     "got shape": lambda model, scheduler, x0, eps, t: model(x0, t).sample,
 }
 

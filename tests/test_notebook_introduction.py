@@ -12,7 +12,7 @@ from course_utils import data, diffusion, train
 
 PATH = Path(__file__).parents[1] / "unit1" / "01_introduction_to_diffusers.ipynb"
 CELLS = {cell.id: cell for cell in nbformat.read(PATH, 4).cells}
-CONFIG = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
+CONFIG = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample"}
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_loss(by_hand):
     eps = torch.randn(x0.shape, generator=generator)
     mine = by_hand["loss_by_hand"](model, DDPMScheduler(**CONFIG), x0, eps, t)
     alpha_bar = diffusion.cosine_alpha_bar()
-    package = train.diffusion_loss(alpha_bar, "v")(model, x0, torch.Generator().manual_seed(2))
+    package = train.diffusion_loss(alpha_bar, "x0")(model, x0, torch.Generator().manual_seed(2))
     assert abs(mine - package) < 1e-5
 
 
@@ -65,6 +65,6 @@ def test_sampling_loop(by_hand):
     start = torch.randn((2, 3, 8, 8), generator=torch.Generator().manual_seed(3))
     mine = by_hand["sample_by_hand"](model, scheduler, start)
     alpha_bar = diffusion.cosine_alpha_bar()
-    denoise = diffusion.denoiser(model, alpha_bar, "v")
+    denoise = diffusion.denoiser(model, alpha_bar, "x0")
     package = diffusion.last(diffusion.ddim(denoise, start, alpha_bar, diffusion.spaced_timesteps(10)))
     assert (mine - package).abs().max() < 1e-4

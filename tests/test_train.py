@@ -79,7 +79,7 @@ def test_the_loss_is_that_before_the_step_and_training_lowers_it():
 def test_a_step_is_adamw_with_clipped_gradients():
     recipe = replace(RECIPE, steps=3, warmup_steps=1, max_norm=0.05, weight_decay=0.1)
     run, by_hand = train.Run(network(), recipe), network()
-    optimizer = torch.optim.AdamW(by_hand.parameters(), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(by_hand.parameters(), betas=(0.9, 0.99), weight_decay=0.1)
     for progress in train.train(run, batches(), plain_loss):
         optimizer.zero_grad()
         plain_loss(by_hand, batches()(progress.step - 1), None).backward()

@@ -122,7 +122,7 @@ def test_a_run_leaves_curve_pictures_logs_checkpoints_and_a_stock_pipeline(unbro
     state = torch.load(folder / "checkpoints" / "step_000040.pt", weights_only=True)
     for name, weight in pipeline.unet.state_dict().items():
         assert torch.equal(weight, state["ema"][name])
-    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert pipeline.scheduler.config.prediction_type == "sample"
     assert pipeline.scheduler.config.beta_schedule == "squaredcos_cap_v2"
     image = pipeline(num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0]
     assert image.size == (16, 16)

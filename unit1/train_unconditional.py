@@ -71,7 +71,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="of the U-Net, one number a level, multiples of 8; each level halves the size",
     )  # fmt: skip
     group.add_argument(
-        "--prediction", choices=diffusion.PREDICTIONS, default="v", help="what the network predicts"
+        "--prediction", choices=diffusion.PREDICTIONS, default="x0", help="what the network predicts"
     )
     group.add_argument("--schedule", choices=SCHEDULES, default="cosine", help="how noise is added")
 
@@ -79,7 +79,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     group.add_argument("--steps", type=whole_number, default=1200, help="optimiser steps")
     group.add_argument("--batch-size", type=whole_number, default=32, help="pictures a batch and process")
     group.add_argument("--accumulate", type=whole_number, default=1, help="batches a step")
-    group.add_argument("--learning-rate", type=float, default=2e-3, help="its highest value")
+    group.add_argument("--learning-rate", type=float, default=3e-3, help="its highest value")
     group.add_argument(
         "--ema-decay", type=float, default=0.995, help="share of the weights' average kept each step"
     )

@@ -69,31 +69,31 @@ class _Model(torch.nn.Module):
 
 
 def loss(loss_by_hand) -> Verdict:
-    """Exercise 3: the mean squared error of v."""
+    """Exercise 3: the mean squared error of x0_hat."""
     from diffusers import DDPMScheduler
     from torch.nn.functional import mse_loss
 
-    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
     x0, eps = torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(9))
     t = torch.tensor([30, 400, 700, 990])
     a = scheduler.alphas_cumprod[t].reshape(-1, 1, 1, 1)
-    xt, v = a.sqrt() * x0 + (1 - a).sqrt() * eps, a.sqrt() * eps - (1 - a).sqrt() * x0
+    xt, turned = a.sqrt() * x0 + (1 - a).sqrt() * eps, a.sqrt() * eps + (1 - a).sqrt() * x0
     got, failed = attempt(loss_by_hand, _Model(), scheduler, x0.clone(), eps.clone(), t.clone())
     if failed:
         return failed
-    see = _Model()
+
+    def error(shown, told, wanted):
+        return mse_loss(_Model()(shown, told).sample, wanted)
+
     causes = {
-        "the network was shown the clean picture: give it the noisy one": mse_loss(see(x0, t).sample, v),
-        "the network should answer v, but you compare with eps": mse_loss(see(xt, t).sample, eps),
-        "the network should answer v, but you compare with x0": mse_loss(see(xt, t).sample, x0),
-        "the network should answer v, but you compare with xt": mse_loss(see(xt, t).sample, xt),
-        "get_velocity takes the clean picture first and the noise second": mse_loss(
-            see(xt, t).sample, a.sqrt() * x0 - (1 - a).sqrt() * eps
-        ),
+        "the network was shown the clean picture: give it the noisy one": error(x0, t, x0),
+        "the network was shown pure noise: give it the noisy picture": error(eps, t, x0),
+        "the network was told t = 0 for every picture: give it the t of the noise": error(xt, t * 0, x0),
+        "the network's answer is held against eps, expected x0": error(xt, t, eps),
+        "the noisy picture itself is taken for the answer: ask the network": mse_loss(xt, x0),
+        "add_noise takes the clean picture first and the noise second": error(turned, t, x0),
     }
-    return compare(
-        got, mse_loss(see(xt, t).sample, v), "the network sees xt and t, and is held to v.", causes, 1e-5
-    )
+    return compare(got, error(xt, t, x0), "the network sees xt and t, and is held to x0.", causes, 1e-5)
 
 
 def sampling_loop(sample_by_hand) -> Verdict:
