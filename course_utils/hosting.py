@@ -53,6 +53,9 @@ def start(notebook: str) -> None:
         f"{cost.memory_gb:g} GB of memory and {cost.download_mb} MB of downloads. To change the scale, "
         f"restart with COURSE_SCALE={other}."
     )
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()  # of the parts of a pipeline; those of training and sampling stay
 
 
 def token() -> str | None:
