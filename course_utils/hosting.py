@@ -19,7 +19,10 @@ UNTOUCHED = ("torch", "numpy", "ipywidgets")  # a host's own builds: never repla
 
 @dataclass(frozen=True)
 class Cost:
-    """What a notebook needs at one scale. minutes: on 2 CPU cores (mini) or a 16 GB card (full)."""
+    """What a notebook needs at one scale.
+
+    minutes and memory_gb: measured on 2 CPU cores at mini, estimated for a 16 GB card at full.
+    """
 
     minutes: float
     memory_gb: float
@@ -48,8 +51,9 @@ def start(notebook: str) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # mini promises to need no network
     cost = COSTS[notebook][scale]
     other = profile.SCALES[scale == "mini"]
+    about = "about" if scale == "mini" else "an estimated"
     print(
-        f"Scale: {scale} on {profile.device()}. This notebook takes about {cost.minutes:g} minutes, "
+        f"Scale: {scale} on {profile.device()}. This notebook takes {about} {cost.minutes:g} minutes, "
         f"{cost.memory_gb:g} GB of memory and {cost.download_mb} MB of downloads. To change the scale, "
         f"restart with COURSE_SCALE={other}."
     )

@@ -14,12 +14,13 @@ class Judge(nn.Module):
     """A small convolutional classifier that answers one or several questions about a picture.
 
     questions: name -> number of answers. Its last hidden layer, 64 wide, serves as the features of
-    `frechet_distance`. Pictures are (B, channels, size_px, size_px) in [-1, 1], size_px at least 8.
+    `frechet_distance`. Pictures are (B, channels, H, W) in [-1, 1]; those of another size than `size_px`, at
+    least 8, are resized to it.
     """
 
-    def __init__(self, questions: dict[str, int], channels: int = 3, width: int = 32):
+    def __init__(self, questions: dict[str, int], channels: int = 3, width: int = 32, size_px: int = 32):
         super().__init__()
-        self.questions = dict(questions)
+        self.questions, self.size_px = dict(questions), size_px
         blocks, before = [], channels
         for out in (width, 2 * width, 4 * width):
             blocks += [nn.Conv2d(before, out, 3, padding=1), nn.GroupNorm(8, out), nn.SiLU()]
@@ -30,6 +31,8 @@ class Judge(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) -> (B, 64)."""
+        if x.shape[-1] != self.size_px:
+            x = nn.functional.interpolate(x, (self.size_px, self.size_px), mode="area")
         return self.body(x)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -44,7 +47,8 @@ def train_judge(
     """Train a judge on an ImageSet with labels; pictures are shifted and dimmed at random, never mirrored."""
     torch_state = torch.random.get_rng_state()
     torch.manual_seed(seed)  # the layers' initial weights take no generator
-    judge = Judge({k: int(v.max()) + 1 for k, v in images.labels.items()}, images.images.shape[1], width)
+    questions = {name: int(answer.max()) + 1 for name, answer in images.labels.items()}
+    judge = Judge(questions, images.images.shape[1], width, images.size_px)
     torch.random.set_rng_state(torch_state)
     generator = torch.Generator().manual_seed(seed)
     steps_per_epoch = max(1, len(images) // 64)
@@ -159,6 +163,7 @@ def save_judge(judge: Judge, folder) -> None:
         "questions": judge.questions,
         "channels": judge.body[0].in_channels,
         "width": judge.body[0].out_channels,
+        "size_px": judge.size_px,
     }
     weights = {name: value.half().contiguous() for name, value in judge.state_dict().items()}
     save_file(weights, folder / "judge.safetensors", metadata={"config": json.dumps(config)})

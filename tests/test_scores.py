@@ -154,3 +154,11 @@ def test_a_judge_is_saved_and_loaded(judged, tmp_path, monkeypatch):
     assert loaded.questions == {"light": 2, "side": 2} and not loaded.training
     assert torch.equal(scores.read(loaded, x, "side").answer, scores.read(judge, x, "side").answer)
     assert (scores.features(loaded, x) - scores.features(judge, x)).abs().max() < 0.05
+
+
+def test_a_judge_reads_pictures_of_another_size_as_if_resized():
+    judge = scores.load_judge("judge-butterflies")
+    x = data.to_model(data.butterflies(8, size_px=64).images)
+    small = torch.nn.functional.avg_pool2d(x, 2)  # what area interpolation is at half the size
+    assert (scores.features(judge, x) - scores.features(judge, small)).abs().max() < 1e-3
+    assert judge.size_px == 32
