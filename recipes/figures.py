@@ -37,19 +37,19 @@ def walk(unet, count: int, steps: int, seed: int) -> list[diffusion.Step]:
 
 
 def noise_to_butterflies(unet) -> show.Animation:
-    """The moving picture of the top README: 24 samples, noise at first, butterflies at last."""
-    frames = [xt for _, xt, _ in walk(unet, count=24, steps=40, seed=5)]
+    """The moving picture of the top README: 16 samples, noise at first, butterflies at last."""
+    frames = [xt for _, xt, _ in walk(unet, count=16, steps=24, seed=5)]
     return show.animation(
-        frames, columns=8, seconds=4, scale=2, alt="24 squares of noise turn into 24 butterflies"
+        frames, columns=8, seconds=4, scale=2, alt="16 squares of noise turn into 16 butterflies"
     )
 
 
 def chain(unet) -> show.Picture:
     """To the right, a drawing sinks into noise; to the left, a sample rises from it."""
     alpha_bar = diffusion.cosine_alpha_bar()
-    x0 = data.to_model(data.butterflies(1, seed=6).images)
+    x0 = data.to_model(data.butterflies(1, seed=9).images)
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(6))
-    backward = walk(unet, count=1, steps=40, seed=9)[::-1]
+    backward = walk(unet, count=1, steps=40, seed=12)[::-1]
     columns = []
     for t, place in ((0, 0), (199, 8), (399, 16), (599, 24), (799, 32), (999, 40)):
         forward = x0 if t == 0 else diffusion.add_noise(x0, eps, torch.tensor([t]), alpha_bar)
