@@ -11,7 +11,7 @@ from benchmarks.plain import plain_loop, small_unet, wide_unet
 from course_utils import data, diffusion, scores, train
 
 
-def time_to_quality(published_steps: int = 480, course_steps: int = 900, looks: int = 6) -> dict:
+def time_to_quality(published_steps: int = 480, course_steps: int = 750, looks: int = 6) -> dict:
     """Train by the published recipe (linear betas, eps, 4e-4, batch 64), then by the course's.
 
     Returns the published recipe's Fréchet distance and CPU seconds, the course's at several moments, and

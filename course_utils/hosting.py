@@ -30,8 +30,8 @@ class Cost:
 
 
 COSTS = {
-    "unit1/01_introduction_to_diffusers": {"mini": Cost(2.5, 1.2, 0), "full": Cost(30, 6, 240)},
-    "unit1/02_diffusion_models_from_scratch": {"mini": Cost(2.5, 1.2, 0), "full": Cost(15, 4, 18)},
+    "unit1/01_introduction_to_diffusers": {"mini": Cost(3, 1.2, 0), "full": Cost(30, 6, 240)},
+    "unit1/02_diffusion_models_from_scratch": {"mini": Cost(3, 0.9, 0), "full": Cost(15, 4, 18)},
 }
 
 
