@@ -103,3 +103,8 @@ def test_garbage_is_answered_not_raised(name, garbage):
     assert isinstance(verdict, Verdict)
     assert not verdict
     assert "Not yet" in repr(verdict)
+
+
+def test_what_the_readers_code_raised_is_told():
+    verdict = check.introduction.pixel_range(lambda images: 1 / 0)
+    assert "ZeroDivisionError" in verdict.message

@@ -15,7 +15,7 @@ def pixel_range(to_model) -> Verdict:
     images[0, 0, 0, :2] = torch.tensor([0, 255], dtype=torch.uint8)
     exact = images.double()
     got, failed = attempt(to_model, images.clone())
-    if failed:
+    if failed is not None:
         return failed
     causes = {
         "this is [0, 1]: it must become 2 wide and be shifted": exact / 255,
@@ -38,7 +38,7 @@ def one_noise_step(step) -> Verdict:
     x, eps = torch.randn(2, 3, 2, 4, 4, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     beta = 0.19
     got, failed = attempt(step, x.clone(), beta, eps.clone())
-    if failed:
+    if failed is not None:
         return failed
     causes = {
         "the noise is multiplied by beta, its variance: take the root": (1 - beta) ** 0.5 * x + beta * eps,
@@ -79,7 +79,7 @@ def loss(loss_by_hand) -> Verdict:
     a = scheduler.alphas_cumprod[t].reshape(-1, 1, 1, 1)
     xt, turned = a.sqrt() * x0 + (1 - a).sqrt() * eps, a.sqrt() * eps + (1 - a).sqrt() * x0
     got, failed = attempt(loss_by_hand, _Model(), scheduler, x0.clone(), eps.clone(), t.clone())
-    if failed:
+    if failed is not None:
         return failed
 
     def error(shown, told, wanted):
@@ -101,7 +101,7 @@ def sampling_loop(sample_by_hand) -> Verdict:
     model, scheduler = _Model(), _scheduler()
     start = torch.randn((2, 3, 8, 8), generator=torch.Generator().manual_seed(10))
     got, failed = attempt(sample_by_hand, model, scheduler, start.clone())
-    if failed:
+    if failed is not None:
         return failed
     if len(model.seen) != len(scheduler.timesteps):
         return wrong(
