@@ -161,17 +161,6 @@ def plot(
     return ax
 
 
-def bars(values: Mapping[str, float], y_label: str, *, alt: str) -> Picture:
-    """One bar a name, its value written above."""
-    figure = Picture(max(4.0, 0.95 * len(values) + 1), 3.2, alt)
-    ax = figure.subplots()
-    drawn = ax.bar(list(values), list(values.values()), color=COLOURS[0])
-    ax.bar_label(drawn, fmt="%.3g")
-    ax.set_ylabel(y_label)
-    ax.margins(y=0.12)
-    return figure
-
-
 def smooth(values: Sequence[float], window: int = 25) -> np.ndarray:
     """Running mean over at most `window` values up to each place: of the length of `values`."""
     total = np.concatenate([[0.0], np.cumsum(values)])
