@@ -18,7 +18,7 @@ def exercises():
         imports = next(c.source for c in cells if "imports" in c.metadata.get("tags", []))
         for cell, after in zip(cells, cells[1:], strict=False):
             if "exercise" in cell.metadata.get("tags", []):
-                yield pytest.param(imports, cell.source, after.source, id=f"{path.stem}-{cell.id}")
+                yield pytest.param(imports, cell, after.source, id=f"{path.stem}-{cell.id}")
 
 
 def run(imports, code, check):
@@ -37,12 +37,13 @@ def last_line(source):
 
 @pytest.mark.parametrize(("imports", "stub", "after"), list(exercises()))
 def test_stub_fails_and_solution_passes(imports, stub, after):
-    code, check = last_line(stub)
+    code, check = last_line(stub.source)
     assert check.startswith("check.")
 
     verdict = run(imports, code, check)
     assert not verdict, "the stub is accepted"
     assert len(verdict.message) > 20
+    assert [output["data"]["text/plain"] for output in stub.outputs] == [repr(verdict)]
 
     assert len(re.findall(r"<summary>Hint \d", after)) >= 2
     solution = re.search(r"<summary>Solution</summary>\s*```python\n(.*?)```", after, re.S)[1]

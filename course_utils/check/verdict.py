@@ -32,6 +32,9 @@ def wrong(message: str) -> Verdict:
     return Verdict(False, message)
 
 
+EMPTY = wrong("nothing came back: replace the `...` with your code and return the result.")
+
+
 def compare(
     got, wanted: torch.Tensor, praise: str, causes: Mapping[str, torch.Tensor], tolerance=1e-4
 ) -> Verdict:
@@ -40,7 +43,7 @@ def compare(
     causes: what is likely wrong -> the numbers that this mistake gives; named if `got` equals them.
     """
     if got is None or got is Ellipsis:
-        return wrong("nothing came back: replace the `...` with your code and return the result.")
+        return EMPTY
     try:
         got = torch.as_tensor(got).detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError):
@@ -72,4 +75,6 @@ def attempt(function: Callable, *arguments):
         return function(*arguments), None
     except Exception as error:  # whatever the reader's code raises is an answer, not a crash of the course
         line = str(error).splitlines()[0] if str(error) else ""
+        if "'ellipsis'" in line or "type ellipsis" in line:
+            return None, EMPTY
         return None, wrong(f"your function raised {type(error).__name__}: {line}")
