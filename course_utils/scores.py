@@ -42,13 +42,16 @@ class Judge(nn.Module):
 
 
 def train_judge(
-    images, *, epochs: int, seed: int = 0, width: int = 32, shift_px: int = 1, rate=2e-3
+    images, *, epochs: int, seed: int = 0, width: int = 32, size_px: int | None = None, shift_px=1, rate=2e-3
 ) -> Judge:
-    """Train a judge on an ImageSet with labels; pictures are shifted and dimmed at random, never mirrored."""
+    """Train a judge on an ImageSet with labels; pictures are shifted and dimmed at random, never mirrored.
+
+    It looks at them in their own size, unless `size_px` is given.
+    """
     torch_state = torch.random.get_rng_state()
     torch.manual_seed(seed)  # the layers' initial weights take no generator
     questions = {name: int(answer.max()) + 1 for name, answer in images.labels.items()}
-    judge = Judge(questions, images.images.shape[1], width, images.size_px)
+    judge = Judge(questions, images.images.shape[1], width, size_px or images.size_px)
     torch.random.set_rng_state(torch_state)
     generator = torch.Generator().manual_seed(seed)
     steps_per_epoch = max(1, len(images) // 64)

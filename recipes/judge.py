@@ -1,42 +1,72 @@
-"""Train the judge of butterflies: a classifier of colour, pattern, background and shape, whose features the
-Fréchet distance of Unit 1 uses. It sees only drawings, and none that the notebooks train on.
+"""Train the judges: classifiers of the course's drawings, whose features the Fréchet distances use. They see
+only drawings, and none that a model or a notebook trains on.
 
-    python -m recipes.judge          about 3 minutes on 2 CPU cores
+    python -m recipes.judge                     about 15 minutes on 2 CPU cores
+    python -m recipes.judge judge-butterflies   one of them
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from course_utils import checkpoints, data, scores
 from course_utils.data import to_model
+from recipes.common import JUDGE_SEED
 
-TRAIN_SEED, TEST_SEED = 1001, 1002  # the notebooks draw with seed 0
+TEST_SEED = JUDGE_SEED + 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a judge is trained on: `draw(count, seed=...)`, how much of it, how often; and what it is for."""
+
+    draw: Callable[..., data.ImageSet]
+    count: int
+    epochs: int
+    about: str
+
+
+PLANS = {
+    "judge-butterflies": Plan(data.butterflies, 6000, 6, "drawn butterflies (32 x 32 pixels)"),
+    "judge-scenes": Plan(
+        lambda count, seed: data.scenes(count, seed=seed, combinations="any"),
+        16_000,
+        8,
+        "drawn scenes (64 x 64 pixels)",
+    ),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--count", type=int, default=6000, help="drawings to train on")
-    parser.add_argument("--epochs", type=int, default=6)
-    arguments = parser.parse_args()
-    judge = scores.train_judge(data.butterflies(arguments.count, seed=TRAIN_SEED), epochs=arguments.epochs)
-    test = data.butterflies(1000, seed=TEST_SEED)
+    parser.add_argument("names", nargs="*", choices=[*PLANS, []], help="which (default: all)")
+    for name in parser.parse_args().names or PLANS:
+        make(name)
+
+
+def make(name: str) -> None:
+    """Train one, print how much it reads right, and save it with its card."""
+    plan = PLANS[name]
+    judge = scores.train_judge(plan.draw(plan.count, seed=JUDGE_SEED), epochs=plan.epochs)
+    test = plan.draw(1000, seed=TEST_SEED)
     accuracy = {k: scores.read(judge, to_model(test.images), k).right(v) for k, v in test.labels.items()}
-    for name, share in accuracy.items():
-        print(f"{name:<12}{share:.1%} of 1,000 new drawings read right")
-    folder = checkpoints.MINIATURES / "judge-butterflies"
+    for question, share in accuracy.items():
+        print(f"{question:<12}{share:.1%} of 1,000 new drawings read right")
+    folder = checkpoints.MINIATURES / name
     scores.save_judge(judge, folder)
-    (folder / "README.md").write_text(_card(arguments, accuracy), encoding="utf-8")
+    (folder / "README.md").write_text(_card(name, plan, accuracy), encoding="utf-8")
 
 
-def _card(arguments, accuracy):
-    lines = "\n".join(f"| {name} | {share:.1%} |" for name, share in accuracy.items())
-    return f"""# judge-butterflies
+def _card(name, plan, accuracy):
+    lines = "\n".join(f"| {question} | {share:.1%} |" for question, share in accuracy.items())
+    return f"""# {name}
 
-A convolutional classifier of the course's drawn butterflies (32 x 32 pixels), made by
-`python -m recipes.judge` from {arguments.count:,} drawings in {arguments.epochs} epochs. It stands beside the
-pictures that the notebooks generate: it reads them, and its 64 features serve the Fréchet distance. It never
-saw a generated picture, nor a drawing that a notebook trains on.
+A convolutional classifier of the course's {plan.about}, made by
+`python -m recipes.judge` from {plan.count:,} drawings in {plan.epochs} epochs. It stands beside the
+pictures that the models generate: it reads them, and its 64 features serve the Fréchet distance. It never
+saw a generated picture, nor a drawing that a model or a notebook trains on.
 
 | question | right on 1,000 new drawings |
 |---|---|

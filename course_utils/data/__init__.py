@@ -20,6 +20,7 @@ __all__ = [
     "folder",
     "hub",
     "load",
+    "scenes",
     "split",
     "to_model",
     "to_uint8",
@@ -51,6 +52,43 @@ class ImageSet:
     def size_px(self) -> int:
         """Width and height."""
         return self.images.shape[-1]
+
+
+@dataclass(frozen=True)
+class Scenes(ImageSet):
+    """Drawn scenes: pictures with labels, a caption each, and (N, 1, size_px, size_px), uint8:
+
+    masks: the subject's share of each pixel. depths: 0 far away to 255 close.
+    """
+
+    captions: tuple[str, ...] = ()
+    masks: Tensor | None = None
+    depths: Tensor | None = None
+
+    def __getitem__(self, index) -> Scenes:
+        """The scenes at `index` (a slice, or a tensor of indices), as another set."""
+        captions = tuple(np.array(self.captions, dtype=object)[index])
+        return replace(
+            super().__getitem__(index), captions=captions, masks=self.masks[index], depths=self.depths[index]
+        )
+
+
+def scenes(
+    count: int = 1000, *, size_px: int = 64, seed: int = 0, start=0, combinations="seen", **fixed: str
+) -> Scenes:
+    """Drawn scenes, the same for the same seed; labels "noun", "colour", "pattern", "background", "style".
+
+    combinations: "seen" (what the miniatures train on), "held out" or "any". fixed: attributes that all of
+    them have, by name: noun="fish".
+    """
+    from course_utils.data.grammar import draw
+
+    drawn = draw(count, size_px=size_px, seed=seed, start=start, combinations=combinations, **fixed)
+    labels = {name: torch.from_numpy(values) for name, values in drawn.attributes.items()}
+    images, masks, depths = (torch.from_numpy(array) for array in (drawn.images, drawn.masks, drawn.depths))
+    return Scenes(
+        images, f"{count} drawn scenes", labels, captions=drawn.captions, masks=masks, depths=depths
+    )
 
 
 def butterflies(count: int = 1000, *, size_px: int = 32, seed: int = 0) -> ImageSet:

@@ -1,0 +1,55 @@
+"""What the recipes share: drawn scenes kept on disk, a training that resumes, and the model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from course_utils import checkpoints, data, train
+
+RUNS = Path("runs")
+TRAIN_SEED, JUDGE_SEED, TEST_SEED = 0, 1001, 77  # no picture is in two of the sets
+
+
+def scenes(count: int, seed: int = TRAIN_SEED, **fixed: str) -> data.Scenes:
+    """Drawn scenes; the large sets are drawn once and kept in runs/."""
+    path = RUNS / ("-".join(["scenes", str(seed), str(count), *fixed.values()]) + ".pt")
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        drawn = data.scenes(count, seed=seed, **fixed)
+        train.save_atomically({k: getattr(drawn, k) for k in ("images", "labels", "masks", "depths")}, path)
+        path.with_suffix(".txt").write_text("\n".join(drawn.captions))
+    saved = torch.load(path, weights_only=True)
+    captions = tuple(path.with_suffix(".txt").read_text().splitlines())
+    return data.Scenes(source=f"{count} drawn scenes", captions=captions, **saved)
+
+
+def fit(
+    name: str, model: nn.Module, recipe: train.Recipe, batch_at, loss: train.Loss, every: int = 200
+) -> nn.Module:
+    """Train with a progress bar, from where runs/`name` stands; returns the averaged network."""
+    from tqdm import tqdm
+
+    run, saved = train.Run(model, recipe), train.Checkpoints(RUNS / name, keep=1)
+    for sentence in saved.resume(run):
+        print(sentence)
+    with tqdm(total=recipe.steps, initial=run.step, desc=name, mininterval=2) as bar:
+        for progress in train.train(run, batch_at, loss):
+            bar.set_postfix_str(f"loss {progress.loss:.4f}", refresh=False)
+            bar.update()
+            if progress.step % every == 0 or progress.step == recipe.steps:
+                saved.save(run)
+    return run.ema
+
+
+def rows(n: int, batch_size: int, count: int, seed: int = 0) -> torch.Tensor:
+    """Which of `count` pictures batch number n holds: (batch_size,), int64; drawn anew for every batch."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + n)
+    return torch.randint(0, count, (batch_size,), generator=generator)
+
+
+def folder(name: str) -> Path:
+    """Where the finished miniature `name` lies."""
+    return checkpoints.MINIATURES / name
