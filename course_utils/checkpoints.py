@@ -11,7 +11,6 @@ from pathlib import Path
 from course_utils import profile
 
 MINIATURES = Path(__file__).parent / "miniatures"
-CHECKSUMS = MINIATURES / "checksums.json"
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def locate(name: str) -> str:
 
 def verified(name: str) -> str:
     """The folder of a miniature, once every file in it has been found as it was shipped."""
-    for file, digest in json.loads(CHECKSUMS.read_text()).items():
+    for file, digest in json.loads(_checksums().read_text()).items():
         if file.split("/")[0] != name:
             continue
         path = MINIATURES / file
@@ -97,10 +96,14 @@ def sha256(path: Path) -> str:
 
 
 def note_checksums() -> None:
-    """Write down the checksum of every file of every miniature, as they lie there now."""
-    files = sorted(path for path in MINIATURES.rglob("*") if path.is_file() and path != CHECKSUMS)
+    """Write down the checksum of every file of every miniature but the cards, as they lie there now."""
+    files = sorted(path for path in MINIATURES.glob("*/**/*") if path.is_file() and path.suffix != ".md")
     table = {path.relative_to(MINIATURES).as_posix(): sha256(path) for path in files}
-    CHECKSUMS.write_text(json.dumps(table, indent=1) + "\n")
+    _checksums().write_text(json.dumps(table, indent=1) + "\n")
+
+
+def _checksums():
+    return MINIATURES / "checksums.json"
 
 
 def _first_that_answers(name):

@@ -173,14 +173,14 @@ def save_judge(judge: Judge, folder) -> None:
 
 
 def load_judge(name: str) -> Judge:
-    """A judge that the course ships: a folder of `checkpoints.MINIATURES`."""
+    """A judge that the course ships: see `checkpoints.verified`."""
     import json
 
     from safetensors import safe_open
 
-    from course_utils.checkpoints import MINIATURES
+    from course_utils.checkpoints import verified
 
-    with safe_open(MINIATURES / name / "judge.safetensors", "pt") as file:
+    with safe_open(f"{verified(name)}/judge.safetensors", "pt") as file:
         judge = Judge(**json.loads(file.metadata()["config"]))
         judge.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})  # noqa: SIM118
     return judge.eval()
