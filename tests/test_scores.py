@@ -149,6 +149,7 @@ def test_a_judge_is_saved_and_loaded(judged, tmp_path, monkeypatch):
     judge, images, _ = judged
     monkeypatch.setattr(checkpoints, "MINIATURES", tmp_path)
     scores.save_judge(judge, tmp_path / "bars")
+    checkpoints.note_checksums()
     loaded = scores.load_judge("bars")
     x = data.to_model(images.images)
     assert loaded.questions == {"light": 2, "side": 2} and not loaded.training
