@@ -19,7 +19,7 @@ RECIPE = train.Recipe(steps=STEPS, learning_rate=1.5e-3, warmup_steps=100, ema_d
 
 def network() -> AutoencoderKL:
     """An untrained VAE: 3 halvings."""
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(32, 64, 96, 96),
@@ -28,17 +28,18 @@ def network() -> AutoencoderKL:
         norm_num_groups=16,
         sample_size=64,
     )
+    nn.init.constant_(vae.quant_conv.bias.data[4:], -4.0)  # of the log-variance: little noise at first
+    return vae
 
 
 def loss(vae, x, generator):
-    """Absolute error of the pixels and of their differences to the neighbours (edges), and the KL term."""
+    """Error of the pixels, absolute (sharp) and squared (soon right), error of the edges, and the KL term."""
     posterior = vae.encode(x).latent_dist
-    latent = posterior.mean + posterior.std * torch.randn(
-        posterior.mean.shape, generator=generator, device=x.device
-    )
-    rebuilt = vae.decode(latent).sample.float()
+    noise = torch.randn(posterior.mean.shape, generator=generator, device=x.device)
+    rebuilt = vae.decode(posterior.mean + posterior.std * noise).sample.float()
     edges = sum(nn.functional.l1_loss(rebuilt.diff(dim=dim), x.diff(dim=dim)) for dim in (2, 3))
-    return nn.functional.l1_loss(rebuilt, x) + 0.5 * edges + KL_WEIGHT * posterior.kl().float().mean()
+    pixels = nn.functional.l1_loss(rebuilt, x) + 2 * nn.functional.mse_loss(rebuilt, x)
+    return pixels + 0.5 * edges + KL_WEIGHT * posterior.kl().float().mean()
 
 
 def main() -> None:

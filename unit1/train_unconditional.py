@@ -57,7 +57,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
     group = parser.add_argument_group("pictures")
     group.add_argument(
-        "--data", default="butterflies", help="butterflies, digits, a folder, or the id of a Hub set"
+        "--data", default="butterflies", help="butterflies, flowers, digits, a folder, or the id of a Hub set"
     )
     group.add_argument("--count", type=whole_number, help="use that many pictures; all, if not given")
     group.add_argument("--size", type=whole_number, default=32, help="width and height in pixels")

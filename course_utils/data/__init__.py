@@ -17,6 +17,7 @@ __all__ = [
     "ImageSet",
     "butterflies",
     "digits",
+    "flowers",
     "folder",
     "hub",
     "load",
@@ -100,6 +101,11 @@ def butterflies(count: int = 1000, *, size_px: int = 32, seed: int = 0) -> Image
     return ImageSet(torch.from_numpy(drawn.images), f"{count} drawn butterflies", labels)
 
 
+def flowers(count: int = 1000, *, size_px: int = 32, seed: int = 0) -> Scenes:
+    """Drawn scenes with a flower, of any combination of attributes."""
+    return scenes(count, size_px=size_px, seed=seed, combinations="any", noun="flower")
+
+
 def digits() -> ImageSet:
     """1,797 handwritten digits of 8 x 8 pixels and 17 grey levels (scikit-learn's copy of the UCI set)."""
     from sklearn.datasets import load_digits
@@ -124,19 +130,20 @@ def hub(name: str, *, size_px: int = 32, limit: int | None = None) -> ImageSet:
 
 
 def load(name: str, *, size_px: int, count: int | None = None) -> ImageSet:
-    """Pictures by name: "butterflies", "digits", a folder, or the id of a Hub set; `count` limits them.
+    """Pictures by name: "butterflies", "flowers", "digits", a folder, or a Hub set; `count` limits them.
 
-    The two names give the drawn or bundled pictures at `mini` scale and the published set at `full` scale.
+    The three names give the drawn or bundled pictures at `mini` scale and the published set at `full` scale.
     """
     import os
 
     from course_utils import profile
 
-    if name == "butterflies" and profile.scale() == "mini":
-        return butterflies(count or 1250, size_px=size_px)
+    drawn = {"butterflies": butterflies, "flowers": flowers}
+    if name in drawn and profile.scale() == "mini":
+        return drawn[name](count or 1250, size_px=size_px)
     if name == "digits" and profile.scale() == "mini":
         return _resized(digits()[:count], size_px)
-    if name in ("butterflies", "digits"):
+    if name in (*drawn, "digits"):
         return hub(name, size_px=size_px, limit=count)
     if os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") != 1:
         return folder(os.path.expanduser(name), size_px=size_px, limit=count)
