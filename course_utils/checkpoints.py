@@ -40,7 +40,7 @@ class HubModel:
 
 DATASETS = {
     "butterflies": HubSet(("huggan/smithsonian_butterflies_subset",), "CC0-1.0", 240),
-    "flowers": HubSet(("huggan/flowers-102-categories",), "see its page", 345),
+    "flowers": HubSet(("huggan/flowers-102-categories",), "not stated", 347),
     "digits": HubSet(("ylecun/mnist",), "MIT", 18, label_columns=(("digit", "label"),), grey=True),
 }
 

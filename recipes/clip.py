@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from course_utils import data, train
 from recipes import common
@@ -86,7 +86,8 @@ def loss(clip, batch, generator):
     return (nn.functional.cross_entropy(logits, wanted) + nn.functional.cross_entropy(logits.T, wanted)) / 2
 
 
-def main() -> None:
+def build() -> None:
+    """Train it, save it with its card, and print how good it is."""
     torch.manual_seed(0)
     scenes = common.scenes(PICTURES)
     tokenizer = train_tokenizer(scenes.captions, common.RUNS / "tokenizer")
@@ -105,8 +106,6 @@ def main() -> None:
 
 def load():
     """The finished text encoder and tokeniser, from runs/: see `main`."""
-    from transformers import CLIPTextModel
-
     text_encoder = CLIPTextModel.from_pretrained(common.RUNS / "clip-done").eval()
     return text_encoder, CLIPTokenizer.from_pretrained(common.RUNS / "tokenizer")
 
@@ -122,7 +121,3 @@ def caption_first(clip, tokenizer, groups: int = 10) -> float:
         own = [scenes.captions.index(caption) for caption in scenes.captions]  # equal captions count as one
         hits += (logits.argmax(1) == torch.tensor(own)).sum().item()
     return hits / (100 * groups)
-
-
-if __name__ == "__main__":
-    main()

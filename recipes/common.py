@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -53,3 +54,34 @@ def rows(n: int, batch_size: int, count: int, seed: int = 0) -> torch.Tensor:
 def folder(name: str) -> Path:
     """Where the finished miniature `name` lies."""
     return checkpoints.MINIATURES / name
+
+
+def publish(name: str, pipeline, about: str, facts: Mapping[str, object]) -> None:
+    """Save a pipeline in half precision with its card, and print the facts that the card gives."""
+    for title, value in facts.items():
+        print(f"{title:<50}{value}")
+    with train.whole_folder(folder(name)) as place:
+        pipeline.to(dtype=torch.float16).save_pretrained(place)
+        (place / "README.md").write_text(card(name, type(pipeline).__name__, about, facts), encoding="utf-8")
+    checkpoints.note_checksums()
+
+
+def card(name: str, loader: str, about: str, facts: Mapping[str, object]) -> str:
+    """The model card of a miniature."""
+    rows = "\n".join(f"| {title} | {value} |" for title, value in facts.items())
+    return f"""---
+license: apache-2.0
+tags: [diffusion-models-course]
+---
+
+# {name}
+
+{about}
+
+Trained by `python -m recipes` of the course, from nothing but its own drawings. Load it with
+`{loader}.from_pretrained(...)`. It knows the words and things of those drawings, and no others.
+
+| measured | |
+|---|---|
+{rows}
+"""

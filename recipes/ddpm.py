@@ -1,13 +1,8 @@
 """Train `ddpm-butterflies`, the pipeline that opens notebook 01, and `ddpm-flowers`, from which Unit 2
-fine-tunes, with Unit 1's own script, and score them.
-
-python -m recipes.ddpm                    both, about 40 minutes on 2 CPU cores; goes on where it was stopped
-python -m recipes.ddpm ddpm-flowers       one of them
-"""
+fine-tunes, with Unit 1's own script, and score them: 20 minutes each on 2 CPU cores."""
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 
@@ -24,10 +19,9 @@ NAMES = {  # miniature -> the script's --data, and the judge
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which (default: both)")
-    for name in parser.parse_args().names or NAMES:
+def build() -> None:
+    """Train both."""
+    for name in NAMES:
         make(name)
 
 
@@ -84,7 +78,7 @@ def save(name: str, unet, numbers: dict[str, str]) -> None:
     )
     kind = NAMES[name][0]
     about = (
-        f"32 x 32 pixels; drawn {kind}. Made by `python -m recipes.ddpm {name}` of the course, from "
+        f"32 x 32 pixels; drawn {kind}. Made by `python -m recipes ddpm` of the course, from "
         f"nothing but its own drawings. It shows what a pipeline is, and has never seen real {kind}."
     )
     trained = f"`train_unconditional.py --data {kind} {' '.join(SETTINGS)}`"
@@ -92,7 +86,3 @@ def save(name: str, unet, numbers: dict[str, str]) -> None:
     with train.whole_folder(common.folder(name)) as folder:
         DDPMPipeline(unet=unet.half(), scheduler=scheduler).save_pretrained(folder)
         (folder / "README.md").write_text(train.model_card(name, about, facts), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

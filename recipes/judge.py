@@ -1,13 +1,8 @@
 """Train the judges: classifiers of the course's drawings, whose features the Fréchet distances use. They see
-only drawings, and none that a model or a notebook trains on.
-
-    python -m recipes.judge                     about 15 minutes on 2 CPU cores
-    python -m recipes.judge judge-butterflies   one of them
-"""
+only drawings, and none that a model or a notebook trains on. 10 minutes on 2 CPU cores."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,10 +34,9 @@ PLANS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("names", nargs="*", choices=[*PLANS, []], help="which (default: all)")
-    for name in parser.parse_args().names or PLANS:
+def build() -> None:
+    """Train both."""
+    for name in PLANS:
         make(name)
 
 
@@ -64,7 +58,7 @@ def _card(name, plan, accuracy):
     return f"""# {name}
 
 A convolutional classifier of the course's {plan.about}, made by
-`python -m recipes.judge` from {plan.count:,} drawings in {plan.epochs} epochs. It stands beside the
+`python -m recipes judge` from {plan.count:,} drawings in {plan.epochs} epochs. It stands beside the
 pictures that the models generate: it reads them, and its 64 features serve the Fréchet distance. It never
 saw a generated picture, nor a drawing that a model or a notebook trains on.
 
@@ -74,7 +68,3 @@ saw a generated picture, nor a drawing that a model or a notebook trains on.
 
 Licence: Apache-2.0.
 """
-
-
-if __name__ == "__main__":
-    main()

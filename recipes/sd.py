@@ -6,23 +6,25 @@ python -m recipes.sd          about 35 minutes on 2 CPU cores; goes on where it 
 from __future__ import annotations
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 
 from course_utils import diffusion, train
-from recipes import clip, common, vae
+from recipes import clip, common, score, vae
 
 STEPS, BATCH, PICTURES = 8000, 64, 40_000
 UNSAID = 0.1  # share of pictures shown with the empty caption, for classifier-free guidance
+ABOUT = """Text to image and image to image: scenes of 64 x 64 pixels with a subject (butterfly, flower, fish,
+bird, mushroom, creature), a colour, a pattern, a background and a style."""
 RECIPE = train.Recipe(
     steps=STEPS, learning_rate=1.5e-3, warmup_steps=200, ema_decay=0.999, precision="fp32"
 )  # 8 x 8 latents: bfloat16 gains no time
 
 
-def network(in_channels: int = 4, **settings) -> UNet2DConditionModel:
-    """An untrained U-Net: 8 x 8, 4 x 4 and 2 x 2, cross-attention to the text at the first two."""
+def network(in_channels: int = 4, sample_size: int = 8, **settings) -> UNet2DConditionModel:
+    """An untrained U-Net: full, half and a quarter of the size, cross-attention to text in the first two."""
     return UNet2DConditionModel(
-        sample_size=8,
+        sample_size=sample_size,
         in_channels=in_channels,
         out_channels=4,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
@@ -55,21 +57,49 @@ def read_captions(text_encoder, tokenizer, captions) -> torch.Tensor:
     return torch.cat([text_encoder(part).last_hidden_state.half() for part in tokens.split(200)])
 
 
-def main() -> None:
-    torch.manual_seed(0)
-    scenes = common.scenes(PICTURES)
-    auto, (text_encoder, tokenizer) = vae.load(), clip.load()
+def conditions(auto, scenes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of scenes: latents with a variance of 1, their captions' states, and the empty caption's."""
+    text_encoder, tokenizer = clip.load()
     latents = vae.encode(auto, scenes.images) * auto.config.scaling_factor
     text = read_captions(text_encoder, tokenizer, scenes.captions)
-    empty = read_captions(text_encoder, tokenizer, [""])
-
-    def batch_at(n):
-        chosen = common.rows(n, BATCH, PICTURES)
-        unsaid = torch.rand(BATCH, generator=torch.Generator().manual_seed(n)) < UNSAID
-        return latents[chosen], torch.where(unsaid[:, None, None], empty, text[chosen]).float()
-
-    common.fit("sd", network(), RECIPE, batch_at, conditional_loss)
+    return latents, text, read_captions(text_encoder, tokenizer, [""])
 
 
-if __name__ == "__main__":
-    main()
+def batch_at(n: int, latents, text, empty, *beside) -> tuple[torch.Tensor, ...]:
+    """Batch n: latents, states of their captions, a tenth of them empty, and what else belongs to them."""
+    chosen = common.rows(n, BATCH, len(latents))
+    unsaid = torch.rand(BATCH, generator=torch.Generator().manual_seed(n)) < UNSAID
+    states = torch.where(unsaid[:, None, None], empty, text[chosen]).float()
+    return latents[chosen], states, *(values[chosen] for values in beside)
+
+
+def scheduler() -> DDIMScheduler:
+    """Deterministic, on the schedule that the U-Nets were trained with."""
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        steps_offset=1,  # without an effect here, but pipelines ask for it
+    )
+
+
+# drawn scenes need no safety checker
+UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
+
+def assemble(loader, unet, **more):
+    """A pipeline of class `loader` around a U-Net, in float32."""
+    text_encoder, tokenizer = clip.load()
+    parts = {"vae": vae.load(), "text_encoder": text_encoder, "tokenizer": tokenizer, "unet": unet.eval()}
+    return loader(**(parts | {"scheduler": scheduler()} | more))
+
+
+def build() -> None:
+    """Train it, save it with its card, and print how good it is."""
+    torch.manual_seed(0)
+    parts = conditions(vae.load(), common.scenes(PICTURES))
+    unet = common.fit("sd", network(), RECIPE, lambda n: batch_at(n, *parts), conditional_loss)
+    pipeline = assemble(StableDiffusionPipeline, unet, **UNCHECKED)
+    facts = score.text_to_image(pipeline)
+    common.publish("sd", pipeline, ABOUT, facts)

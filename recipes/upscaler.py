@@ -1,0 +1,72 @@
+"""Train the U-Net of `sd-upscaler`: 16 x 16 pixels to 64 x 64, in the 16 x 16 latents of a VAE of its own."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DDPMScheduler, StableDiffusionUpscalePipeline
+from torch import Tensor, nn
+
+from course_utils import data, diffusion, train
+from recipes import common, score, sd, vae
+
+PICTURES = 20_000
+MAX_NOISE = (
+    350  # of the small picture, in timesteps: Ho et al. 2022 (cascaded diffusion) call it augmentation
+)
+RECIPE = train.Recipe(steps=3000, learning_rate=1.5e-3, warmup_steps=100, ema_decay=0.998, precision="fp32")
+ABOUT = "Super-resolution: 16 x 16 pixels become 64 x 64."
+
+
+def low_res_scheduler() -> DDPMScheduler:
+    """How noise is added to the small picture."""
+    return DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+
+
+def shrink(images: Tensor) -> Tensor:
+    """uint8 (N, 3, 64, 64) -> (N, 3, 16, 16) in [-1, 1]."""
+    return nn.functional.interpolate(data.to_model(images), (16, 16), mode="area")
+
+
+def loss(model, batch, generator):
+    """Mean squared error of v; the small picture lies beside xt, noised, and the network is told how much."""
+    x0, text, small = batch
+    alpha_bar = diffusion.cosine_alpha_bar()
+    t = torch.randint(0, len(alpha_bar), (len(x0),), generator=generator, device=x0.device)
+    level = torch.randint(0, MAX_NOISE, (len(x0),), generator=generator, device=x0.device)
+    eps = torch.randn(x0.shape, generator=generator, device=x0.device)
+    noise = torch.randn(small.shape, generator=generator, device=x0.device)
+    noised = diffusion.add_noise(small, noise, level, alpha_bar)
+    xt = torch.cat([diffusion.add_noise(x0, eps, t, alpha_bar), noised], 1)
+    answer = model(xt, t, text, class_labels=level).sample.float()
+    return nn.functional.mse_loss(answer, diffusion.target(x0, eps, t, alpha_bar, "v"))
+
+
+def build() -> None:
+    """Train it, save it with its card, and print how good it is."""
+    torch.manual_seed(0)
+    scenes, auto = common.scenes(sd.PICTURES)[:PICTURES], vae.load("vae-upscaler")
+    parts = (*sd.conditions(auto, scenes), shrink(scenes.images))
+    unet = sd.network(7, sample_size=16, num_class_embeds=1000)
+    unet = common.fit("sd-upscaler", unet, RECIPE, lambda n: sd.batch_at(n, *parts), loss)
+    more = {"low_res_scheduler": low_res_scheduler(), "max_noise_level": MAX_NOISE}
+    pipeline = sd.assemble(StableDiffusionUpscalePipeline, unet, vae=auto, **more)
+    common.publish("sd-upscaler", pipeline, ABOUT, facts(pipeline))
+
+
+def facts(pipeline, count: int = 200) -> dict[str, str]:
+    """PSNR beside that of bicubic enlargement."""
+    scenes = data.scenes(count, seed=common.TEST_SEED, combinations="any")
+    small, x = shrink(scenes.images), data.to_model(scenes.images)
+    made = score.generate(
+        pipeline, list(scenes.captions), image=(small + 1) / 2, noise_level=0, guidance_scale=1.0
+    )
+    bicubic = nn.functional.interpolate(small, (64, 64), mode="bicubic", align_corners=False).clamp(-1, 1)
+    through = vae.rebuild(pipeline.vae, scenes.images)
+    own, cubic, ceiling = (psnr(y, x) for y in (made, bicubic, through))
+    return {"PSNR": f"{own:.1f} dB (bicubic: {cubic:.1f} dB; through the VAE: {ceiling:.1f} dB)"}
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Mean peak signal-to-noise ratio of pictures in [-1, 1], in dB."""
+    error = (a - b).square().mean((1, 2, 3))
+    return (10 * torch.log10(4 / error)).mean().item()
