@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.quality import time_to_quality
 from benchmarks.throughput import throughput
-from course_utils import profile, train
+from course_utils import profile, runs
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         results["time to quality"] = time_to_quality(**steps)
     print(json.dumps(results, indent=2))
     Path("build").mkdir(exist_ok=True)
-    with train.whole_file(Path("build/bench.json")) as file:
+    with runs.whole_file(Path("build/bench.json")) as file:
         file.write_text(json.dumps(results, indent=2))
 
 

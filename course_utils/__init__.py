@@ -12,6 +12,7 @@ _SUBMODULES = (
     "explore",
     "hosting",
     "profile",
+    "runs",
     "scores",
     "show",
     "train",

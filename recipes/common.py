@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from course_utils import checkpoints, data, train
+from course_utils import checkpoints, data, runs, train
 
 RUNS = Path("runs")
 TRAIN_SEED, JUDGE_SEED, TEST_SEED = 0, 1001, 77  # no picture is in two of the sets
@@ -20,7 +20,7 @@ def scenes(count: int, seed: int = TRAIN_SEED, **fixed: str) -> data.Scenes:
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         drawn = data.scenes(count, seed=seed, **fixed)
-        train.save_atomically({k: getattr(drawn, k) for k in ("images", "labels", "masks", "depths")}, path)
+        runs.save_atomically({k: getattr(drawn, k) for k in ("images", "labels", "masks", "depths")}, path)
         path.with_suffix(".txt").write_text("\n".join(drawn.captions))
     saved = torch.load(path, weights_only=True)
     captions = tuple(path.with_suffix(".txt").read_text().splitlines())
@@ -33,7 +33,7 @@ def fit(
     """Train with a progress bar, from where runs/`name` stands; returns the averaged network."""
     from tqdm import tqdm
 
-    run, saved = train.Run(model, recipe), train.Checkpoints(RUNS / name, keep=1)
+    run, saved = train.Run(model, recipe), runs.Checkpoints(RUNS / name, keep=1)
     for sentence in saved.resume(run):
         print(sentence)
     with tqdm(total=recipe.steps, initial=run.step, desc=name, mininterval=2) as bar:
@@ -60,7 +60,7 @@ def publish(name: str, pipeline, about: str, facts: Mapping[str, object]) -> Non
     """Save a pipeline in half precision with its card, and print the facts that the card gives."""
     for title, value in facts.items():
         print(f"{title:<50}{value}")
-    with train.whole_folder(folder(name)) as place:
+    with runs.whole_folder(folder(name)) as place:
         pipeline.to(dtype=torch.float16).save_pretrained(place)
         (place / "README.md").write_text(card(name, type(pipeline).__name__, about, facts), encoding="utf-8")
     checkpoints.note_checksums()

@@ -9,7 +9,7 @@ import sys
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline
 
-from course_utils import data, diffusion, scores, train
+from course_utils import data, diffusion, runs, scores
 from recipes import common
 
 SETTINGS = ["--count", "8000", "--steps", "6000", "--ema-decay", "0.999"]
@@ -83,6 +83,6 @@ def save(name: str, unet, numbers: dict[str, str]) -> None:
     )
     trained = f"`train_unconditional.py --data {kind} {' '.join(SETTINGS)}`"
     facts = {"trained with": trained, **numbers, "licence": "Apache-2.0"}
-    with train.whole_folder(common.folder(name)) as folder:
+    with runs.whole_folder(common.folder(name)) as folder:
         DDPMPipeline(unet=unet.half(), scheduler=scheduler).save_pretrained(folder)
-        (folder / "README.md").write_text(train.model_card(name, about, facts), encoding="utf-8")
+        (folder / "README.md").write_text(runs.model_card(name, about, facts), encoding="utf-8")

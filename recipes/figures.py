@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from diffusers import DDPMPipeline
 
-from course_utils import checkpoints, data, diffusion, show, train
+from course_utils import checkpoints, data, diffusion, runs, show
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
         "chain.png": chain(unet).png(),
         "many_small_steps.png": many_small_steps(unet).png(),
     }.items():
-        with train.whole_file(folder / name) as file:
+        with runs.whole_file(folder / name) as file:
             file.write_bytes(picture)
         print(f"{folder / name}: {len(picture) / 1e6:.2f} MB")
 

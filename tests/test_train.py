@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from course_utils import data, diffusion, train
+from course_utils import data, diffusion, runs, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = train.Recipe(steps=12, learning_rate=1e-2, warmup_steps=3, precision="fp32")
@@ -245,7 +245,7 @@ def a_run(steps=0):
 
 def saved(tmp_path, *steps):
     """A folder with checkpoints of these steps, and the run at the last of them."""
-    checkpoints, run = train.Checkpoints(tmp_path), train.Run(network(), RECIPE)
+    checkpoints, run = runs.Checkpoints(tmp_path), train.Run(network(), RECIPE)
     for progress in train.train(run, batches(), plain_loss):
         if progress.step in steps:
             checkpoints.save(run)
@@ -264,7 +264,7 @@ def test_the_two_newest_checkpoints_stay(tmp_path):
     other = a_run()
     assert checkpoints.resume(other) == []
     assert other.step == 5 and torch.equal(weights(other.model), weights(run.model))
-    assert train.Checkpoints(tmp_path / "none").resume(a_run()) == []
+    assert runs.Checkpoints(tmp_path / "none").resume(a_run()) == []
 
 
 @pytest.mark.parametrize(
@@ -313,9 +313,9 @@ def test_no_code_in_a_checkpoint_is_run(tmp_path):
 
 def test_a_file_that_fails_while_it_is_saved_leaves_the_old_one(tmp_path):
     path = tmp_path / "state.pt"
-    train.save_atomically({"step": 1}, path)
+    runs.save_atomically({"step": 1}, path)
     with pytest.raises(Exception, match="pickle|local"):
-        train.save_atomically({"step": lambda: 2}, path)
+        runs.save_atomically({"step": lambda: 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
 
@@ -323,54 +323,54 @@ def test_a_file_that_fails_while_it_is_saved_leaves_the_old_one(tmp_path):
 def test_a_folder_that_fails_while_it_is_filled_leaves_the_old_one(tmp_path):
     path = tmp_path / "pipeline"
     for text in ("first", "second"):
-        with train.whole_folder(path) as folder:
+        with runs.whole_folder(path) as folder:
             (folder / "file").write_text(text)
         assert (path / "file").read_text() == text
-    with pytest.raises(OSError), train.whole_folder(path) as folder:
+    with pytest.raises(OSError), runs.whole_folder(path) as folder:
         (folder / "file").write_text("third")
         raise OSError
     assert (path / "file").read_text() == "second" and list(tmp_path.iterdir()) == [path]
     path.rename(tmp_path / ".pipeline.old")  # killed between taking the old one away and putting the new one
-    with pytest.raises(OSError), train.whole_folder(path):
+    with pytest.raises(OSError), runs.whole_folder(path):
         raise OSError
     assert (path / "file").read_text() == "second"
 
 
 def test_the_loss_log_is_cut_at_the_step_that_is_resumed(tmp_path):
     path, lines = tmp_path / "loss.jsonl", [train.Progress(n, n / 3, n / 7, 1.0, 1.0) for n in range(1, 6)]
-    log = train.LossLog(path)
+    log = runs.LossLog(path)
     for progress in lines:
         log.add(progress)
     log.close()
     with open(path, "a") as file:
         file.write('{"step": 6, "lo')  # killed while it wrote
-    log = train.LossLog(path, 3)
+    log = runs.LossLog(path, 3)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
     log.add(lines[3])
     log.sync()
     log.close()
-    assert train.read_losses(path) == {n: n / 3 for n in range(1, 5)}
+    assert runs.read_losses(path) == {n: n / 3 for n in range(1, 5)}
 
 
 def test_a_run_claims_its_folder(tmp_path):
     settings = {"size": 16, "channels": (8, 16)}
     folder = tmp_path / "runs" / "one"
-    train.claim(folder, settings, resume=False)
-    train.claim(folder, settings, resume=True)
+    runs.claim(folder, settings, resume=False)
+    runs.claim(folder, settings, resume=True)
     with pytest.raises(ValueError, match="already holds this run, expected an empty one: add --resume"):
-        train.claim(folder, settings, resume=False)
+        runs.claim(folder, settings, resume=False)
     for resume in (True, False):
         with pytest.raises(ValueError, match=r"other settings \(size 16 there and 32 here\)"):
-            train.claim(folder, {**settings, "size": 32}, resume)
+            runs.claim(folder, {**settings, "size": 32}, resume)
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="which is a file, expected a folder"):
-        train.claim(tmp_path / "file", settings, resume=False)
+        runs.claim(tmp_path / "file", settings, resume=False)
     with pytest.raises(ValueError, match="holds files but no run"):
-        train.claim(tmp_path, settings, resume=True)
+        runs.claim(tmp_path, settings, resume=True)
 
 
 def test_model_card():
-    card = train.model_card("Cats", "A model of cats.", {"steps": 7, "loss": "0.1"})
+    card = runs.model_card("Cats", "A model of cats.", {"steps": 7, "loss": "0.1"})
     header, body = card.split("---\n")[1:]
     assert "library_name: diffusers" in header
     assert body.startswith("\n# Cats\n\nA model of cats.\n") and "| steps | 7 |\n| loss | 0.1 |" in body

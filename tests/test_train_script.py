@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from course_utils import train
+from course_utils import runs
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "unit1" / "train_unconditional.py"
@@ -106,11 +106,11 @@ def test_a_run_leaves_curve_pictures_logs_checkpoints_and_a_stock_pipeline(unbro
     from diffusers import DDPMPipeline
 
     folder, bar = unbroken
-    losses = train.read_losses(folder / "loss.jsonl")
+    losses = runs.read_losses(folder / "loss.jsonl")
     assert list(losses) == list(range(1, 41))
     assert re.search(r"40/40 .*, loss \d\.\d{4}, \d+\.\d images/s", bar)
     assert scalars(folder, "loss") == [(step, pytest.approx(loss)) for step, loss in losses.items()]
-    assert [f.name for f in train.Checkpoints(folder / "checkpoints").files()] == [
+    assert [f.name for f in runs.Checkpoints(folder / "checkpoints").files()] == [
         "step_000040.pt",
         "step_000035.pt",
     ]
@@ -252,7 +252,7 @@ def test_two_processes_under_accelerate_launch(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("from step 0 to 8") == 1  # one process alone speaks and writes
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
-    assert list(train.read_losses(tmp_path / "run" / "loss.jsonl")) == list(range(1, 9))
+    assert list(runs.read_losses(tmp_path / "run" / "loss.jsonl")) == list(range(1, 9))
     assert lines(tmp_path / "run" / "loss.jsonl") == 8
     assert len(list((tmp_path / "run" / "logs").iterdir())) == 1
     assert (tmp_path / "run" / "pipeline" / "model_index.json").exists()

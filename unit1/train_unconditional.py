@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
-from course_utils import data, diffusion, profile, train
+from course_utils import data, diffusion, profile, runs, train
 
 SCHEDULES = {
     "cosine": ("squaredcos_cap_v2", diffusion.cosine_alpha_bar),
@@ -142,7 +142,7 @@ def train_model(options: argparse.Namespace, accelerator: Accelerator) -> None:
 
     torch.manual_seed(options.seed)  # the first weights
     run = train.Run(network(options, images).to(accelerator.device), recipe(options))
-    notes = train.Checkpoints(Path(options.output) / "checkpoints").resume(run)
+    notes = runs.Checkpoints(Path(options.output) / "checkpoints").resume(run)
     if accelerator.is_main_process:
         print(*images.skipped, *notes, sep="\n", end="\n" if images.skipped or notes else "")
         print(f"{images.source}; from step {run.step} to {options.steps}; into {options.output}", flush=True)
@@ -151,7 +151,7 @@ def train_model(options: argparse.Namespace, accelerator: Accelerator) -> None:
     alpha_bar = alpha_bar().to(accelerator.device)
     steps = train.train(run, batches, train.diffusion_loss(alpha_bar, options.prediction), accelerator)
     if accelerator.is_main_process:
-        train.follow(
+        runs.follow(
             steps,
             run,
             options.output,
@@ -185,7 +185,7 @@ def open_folder(options: argparse.Namespace, settings: dict, accelerator: Accele
     error = [None]
     if accelerator.is_main_process:
         try:
-            train.claim(options.output, settings, options.resume)
+            runs.claim(options.output, settings, options.resume)
         except (ValueError, OSError) as reason:
             error = [str(reason)]
     if broadcast_object_list(error)[0]:
@@ -235,7 +235,7 @@ def save_pipeline(run: train.Run, options, settings: dict, images: data.ImageSet
         prediction_type=diffusion.PREDICTIONS[options.prediction],
         timestep_spacing="trailing",
     )
-    last = list(train.read_losses(folder / "loss.jsonl").values())[-100:]
+    last = list(runs.read_losses(folder / "loss.jsonl").values())[-100:]
     name = (
         Path(options.data).name if Path(options.data).exists() else options.data
     )  # no paths of this machine
@@ -248,9 +248,9 @@ def save_pipeline(run: train.Run, options, settings: dict, images: data.ImageSet
     about = (
         f"An unconditional diffusion model of {len(images)} pictures, {options.size} x {options.size} pixels."
     )
-    with train.whole_folder(folder / "pipeline") as temporary:
+    with runs.whole_folder(folder / "pipeline") as temporary:
         DDPMPipeline(unet=run.ema, scheduler=scheduler).save_pretrained(temporary)
-        card = train.model_card(f"Diffusion model: {name}", about, facts)
+        card = runs.model_card(f"Diffusion model: {name}", about, facts)
         (temporary / "README.md").write_text(card, encoding="utf-8")
     print(
         f"Saved {folder / 'pipeline'}: loss {sum(last) / len(last):.4f} after {run.seconds / 60:.1f} minutes."
