@@ -10,6 +10,7 @@ _SUBMODULES = (
     "data",
     "diffusion",
     "explore",
+    "guidance",
     "hosting",
     "profile",
     "runs",

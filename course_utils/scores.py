@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from course_utils.data import to_model
+from course_utils.data import to_model, to_uint8
 
 
 class Judge(nn.Module):
@@ -67,6 +67,31 @@ def train_judge(
             optimizer.step()
             schedule.step()
     return judge.eval()
+
+
+def no_digits(images, count: int, generator: torch.Generator) -> Tensor:
+    """Four kinds of pictures that are no digit, made from an ImageSet of digits, `count` of each:
+
+    two digits blended, a digit with its quarters swapped, noise, and clouds: (4 count, 1, H, W) in [-1, 1].
+    """
+    x, label, size = to_model(images.images), images.labels["digit"], images.size_px
+    i, j = torch.randint(len(x), (2, 2 * count), generator=generator)
+    i, j = (k[label[i] != label[j]][:count] for k in (i, j))  # two different digits each
+    share = 0.35 + 0.3 * torch.rand((len(i), 1, 1, 1), generator=generator)
+    blends = share * x[i] + (1 - share) * x[j]
+    jumbles = torch.roll(x[j], (size // 2, size // 2), (2, 3))
+    noise = torch.randn(x[:count].shape, generator=generator)
+    coarse = torch.randn((count, 1, size // 2, size // 2), generator=generator)
+    clouds = nn.functional.interpolate(coarse, (size, size), mode="bilinear")
+    return torch.cat([blends, jumbles, noise, clouds]).clamp(-1, 1)
+
+
+def train_digit_judge(images, *, epochs: int, size_px: int, seed: int = 0) -> Judge:
+    """A judge of digits with an eleventh answer, "no digit", as notebook unit1/02 builds it."""
+    fakes = no_digits(images, len(images) // 14, torch.Generator().manual_seed(seed))
+    digit = torch.cat([images.labels["digit"], torch.full((len(fakes),), 10)])
+    both = replace(images, images=torch.cat([images.images, to_uint8(fakes)]), labels={"digit": digit})
+    return train_judge(both, epochs=epochs, seed=seed, width=16, size_px=size_px, rate=6e-3)
 
 
 def _jitter(x, shift_px, generator):

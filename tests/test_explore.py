@@ -325,9 +325,39 @@ def parts(widget):
     return box.children, picture.value, html.unescape(text.value)
 
 
-@pytest.fixture(params=["noise_dial", "film_strip", "be_the_denoiser", "score_map", "step_budget_race"])
+class Brightness(torch.nn.Module):
+    """A judge of two classes: dark and bright."""
+
+    questions = {"class": 2}
+
+    def forward(self, x):
+        bright = x.mean((1, 2, 3))
+        return {"class": torch.stack([-bright, bright], 1)}
+
+
+def as_bright_as_asked(label, scale, seed):
+    x = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(seed)) * 0.3
+    return x + scale * (label - 0.5) / 20
+
+
+@pytest.fixture(
+    params=[
+        "noise_dial",
+        "film_strip",
+        "be_the_denoiser",
+        "score_map",
+        "step_budget_race",
+        "guidance_warp",
+        "class_explorer",
+    ]
+)
 def widget(request, images, trajectory):
-    given = {"noise_dial": [images], "film_strip": [trajectory], "be_the_denoiser": [images]}
+    given = {
+        "noise_dial": [images],
+        "film_strip": [trajectory],
+        "be_the_denoiser": [images],
+        "class_explorer": [as_bright_as_asked, Brightness(), ["dark", "bright", "blinding"]],
+    }
     return getattr(explore, request.param)(*given.get(request.param, []))
 
 

@@ -105,6 +105,14 @@ def test_five_naive_steps_walk_the_line(inline):
         assert_close(seen, inline["corrupt"](clean, x, torch.tensor([1 - i / 5])))
 
 
+def test_what_is_no_digit_is_the_same_in_the_package(inline):
+    from course_utils import data, scores
+
+    digits = data.digits()[:60]
+    mine = inline["no_digits"](digits, 9, torch.Generator().manual_seed(2))
+    assert torch.equal(mine, scores.no_digits(digits, 9, torch.Generator().manual_seed(2)))
+
+
 def test_the_judge_answers_no_digit(inline):
     """What it is taught to refuse has the right shape and range."""
     from course_utils import data

@@ -3,6 +3,6 @@
 A check never raises, whatever it is given: its verdict is true or false and shows itself as a line.
 """
 
-from course_utils.check import introduction, scratch
+from course_utils.check import conditioning, introduction, scratch
 
-__all__ = ["introduction", "scratch"]
+__all__ = ["conditioning", "introduction", "scratch"]

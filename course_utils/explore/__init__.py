@@ -1,28 +1,36 @@
-"""The widgets of Unit 1: thin controls over pure drawings.
+"""The widgets: thin controls over pure drawings.
 
 Each comes in three forms: `draw_NAME(...)` returns one `show.Picture` (deterministic; its `alt` says in words
 and numbers what it shows), `NAME(...)` puts controls above it, and `NAME_sheet(...)` shows the same drawing
 at several settings, for readers of a page without a kernel. `panel` is the frame that all of them share.
 """
 
+from course_utils.explore.classes import class_explorer, class_explorer_sheet, draw_class_explorer
 from course_utils.explore.film import draw_film_strip, film_strip, film_strip_sheet
 from course_utils.explore.frame import panel
 from course_utils.explore.guess import be_the_denoiser, be_the_denoiser_sheet, draw_be_the_denoiser
 from course_utils.explore.noise import SCHEDULES, draw_noise_dial, noise_dial, noise_dial_sheet
 from course_utils.explore.race import draw_step_budget_race, step_budget_race, step_budget_race_sheet
 from course_utils.explore.score import draw_score_map, score_map, score_map_sheet
+from course_utils.explore.warp import draw_guidance_warp, guidance_warp, guidance_warp_sheet
 
 __all__ = [
     "SCHEDULES",
     "be_the_denoiser",
     "be_the_denoiser_sheet",
+    "class_explorer",
+    "class_explorer_sheet",
     "draw_be_the_denoiser",
+    "draw_class_explorer",
     "draw_film_strip",
+    "draw_guidance_warp",
     "draw_noise_dial",
     "draw_score_map",
     "draw_step_budget_race",
     "film_strip",
     "film_strip_sheet",
+    "guidance_warp",
+    "guidance_warp_sheet",
     "noise_dial",
     "noise_dial_sheet",
     "panel",

@@ -1,0 +1,94 @@
+"""Checks of unit2/02_class_conditioned_diffusion_model_example."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from course_utils.check.verdict import EMPTY, Verdict, attempt, compare, right, wrong
+
+NONE = 10  # the label that says nothing
+
+
+def class_channels(function) -> Verdict:
+    """Exercise 1: the embedding of the label, spread over the picture, beside xt."""
+    generator = torch.Generator().manual_seed(31)
+    xt, label = torch.randn((5, 1, 3, 4), generator=generator), torch.tensor([7, 0, 7, 3, 9])
+    embedding = nn.Embedding(11, 2)
+    embedding.weight.data = torch.randn((11, 2), generator=generator)
+    got, failed = attempt(function, xt.clone(), label.clone(), embedding)
+    if failed is not None:
+        return failed
+    rows = embedding.weight.detach()[label]  # (5, 2)
+    planes = rows[:, :, None, None].expand(-1, -1, 3, 4)
+    order = embedding.weight.detach()[label.sort().values][:, :, None, None].expand(-1, -1, 3, 4)
+    causes = {
+        "the planes come first: the picture first, as the network's first channel": torch.cat(
+            [planes, xt], 1
+        ),
+        "the labels have lost their order: each picture gets the planes of its own": torch.cat(
+            [xt, order], 1
+        ),
+    }
+    return compare(got, torch.cat([xt, planes], 1), "each picture carries its class at every place.", causes)
+
+
+def drop_labels(function) -> Verdict:
+    """Exercise 2: a label becomes "none" with a given probability, each for itself."""
+    label, share = torch.arange(4000) % 10, 0.3
+    before = label.clone()
+    got, failed = attempt(function, label, share, torch.Generator().manual_seed(32))
+    if failed is not None:
+        return failed
+    if got is None or got is Ellipsis:
+        return EMPTY
+    if not isinstance(got, torch.Tensor) or got.shape != label.shape:
+        came = tuple(got.shape) if isinstance(got, torch.Tensor) else type(got).__name__
+        return wrong(f"got {came}, expected a tensor of shape (4000,): one label for each picture.")
+    if got.dtype != torch.int64:
+        return wrong(f"got labels of type {got.dtype}, expected torch.int64: torch.where keeps the type.")
+    if not torch.equal(label, before):
+        return wrong("the given labels were changed in place: the caller still needs them, return new ones.")
+    dropped = got != label
+    if not (got[dropped] == NONE).all():
+        return wrong(f"some labels became another digit: a dropped label is {NONE}, which says nothing.")
+    return _dropped_share(dropped, share, function, label)
+
+
+def _dropped_share(dropped, share, function, label):
+    """Is the share right, each picture's fate its own, and the chance that of the generator?"""
+    found = dropped.double().mean().item()
+    if found in (0.0, 1.0):
+        return wrong("all labels of the batch share one fate: draw one random number for each.")
+    if abs(found - (1 - share)) < 0.03:
+        return wrong(
+            f"{found:.0%} were dropped, expected {share:.0%}: the comparison is the wrong way round."
+        )
+    if abs(found - share) > 0.03:
+        return wrong(f"{found:.0%} were dropped, expected about {share:.0%}.")
+    again, failed = attempt(function, label, share, torch.Generator().manual_seed(32))
+    if failed is not None or not torch.equal(again != label, dropped):
+        return wrong("the same generator gives another result: pass it to torch.rand(generator=...).")
+    return right("each label is dropped by a chance of its own, and repeatable from a seed.")
+
+
+def guided(function) -> Verdict:
+    """Exercise 3: classifier-free guidance, Ho & Salimans 2022, eq. 6, with scale = w + 1."""
+    conditional, unconditional = torch.randn(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(33))
+    scale = 2.5
+    got, failed = attempt(function, conditional.clone(), unconditional.clone(), scale)
+    if failed is not None:
+        return failed
+    causes = {
+        "conditional and unconditional have changed places": conditional
+        + scale * (unconditional - conditional),
+        "this is the paper's w, where 0 is off; here 1 is off: begin at the unconditional one": conditional
+        + scale * (conditional - unconditional),
+        "this is their mix with weights that add up to more than 1": unconditional + scale * conditional,
+        "the difference is missing: how far is it from the unconditional to the conditional?": scale
+        * conditional,
+        "only the difference came back: add it to the unconditional one": scale
+        * (conditional - unconditional),
+    }
+    wanted = unconditional + scale * (conditional - unconditional)
+    return compare(got, wanted, "scale 0 ignores the class, 1 is the model itself, more exaggerates.", causes)
