@@ -81,6 +81,12 @@ def test_captions_say_the_attributes_and_vary():
     assert 0.3 < np.mean(["blue" in caption for caption in unsaid]) < 0.7
 
 
+def test_the_words_of_the_captions_are_listed():
+    said = {word for caption in data.scenes(2000, size_px=16).captions for word in caption.split()}
+    assert said == set(data.scene_words())
+    assert {"butterfly", "striped", "neon", "sks", "a", "an"} <= said
+
+
 def test_the_article_fits_the_word():
     chosen = {"noun": 3, "colour": 1, "pattern": 2, "background": 3, "style": 2}
     rng = np.random.default_rng(0)

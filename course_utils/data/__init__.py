@@ -21,6 +21,7 @@ __all__ = [
     "folder",
     "hub",
     "load",
+    "scene_words",
     "scenes",
     "split",
     "to_model",
@@ -99,6 +100,13 @@ def butterflies(count: int = 1000, *, size_px: int = 32, seed: int = 0) -> Image
     drawn = draw(count, size_px=size_px, seed=seed)
     labels = {name: torch.from_numpy(values) for name, values in drawn.attributes.items()}
     return ImageSet(torch.from_numpy(drawn.images), f"{count} drawn butterflies", labels)
+
+
+def scene_words() -> list[str]:
+    """Every word of the scenes' captions: what the text-to-image miniatures understand."""
+    from course_utils.data.grammar import words
+
+    return words()
 
 
 def flowers(count: int = 1000, *, size_px: int = 32, seed: int = 0) -> Scenes:

@@ -118,6 +118,14 @@ def caption(chosen: dict[str, int], rng=None, leave_out: float = 0.0) -> str:
     return " ".join(word for word in (medium, article, subject, place) if word)
 
 
+def words() -> list[str]:
+    """Every word that a caption may hold, and so that a text-to-image miniature knows, in alphabetic order."""
+    tables = (_PATTERN_BEFORE, _PATTERN_AFTER, _PLACE, _MEDIUM)
+    wordings = [wording for table in tables for wordings in table.values() for wording in wordings]
+    wordings += [*ATTRIBUTES["noun"], *ATTRIBUTES["colour"], *_ANY_MEDIUM, *_FILLERS, "an"]
+    return sorted({word for wording in wordings for word in wording.split()})
+
+
 def draw(count: int, *, size_px=64, seed=0, start=0, combinations="seen", **fixed: str) -> Drawn:
     """Draw scenes number `start` to `start + count - 1` of the endless set with this seed."""
     if count < 1 or size_px < 16:
