@@ -119,7 +119,7 @@ def caption(chosen: dict[str, int], rng=None, leave_out: float = 0.0) -> str:
 
 
 def words() -> list[str]:
-    """Every word that a caption may hold, and so that a text-to-image miniature knows, in alphabetic order."""
+    """Every word that a caption may hold, and so that a text-to-image miniature knows, sorted."""
     tables = (_PATTERN_BEFORE, _PATTERN_AFTER, _PLACE, _MEDIUM)
     wordings = [wording for table in tables for wordings in table.values() for wording in wordings]
     wordings += [*ATTRIBUTES["noun"], *ATTRIBUTES["colour"], *_ANY_MEDIUM, *_FILLERS, "an"]
