@@ -15,6 +15,7 @@ _SUBMODULES = (
     "profile",
     "runs",
     "scores",
+    "script",
     "show",
     "train",
     "unet",

@@ -22,7 +22,7 @@ RECIPE = train.Recipe(
 
 
 def network(in_channels: int = 4, sample_size: int = 8, **settings) -> UNet2DConditionModel:
-    """An untrained U-Net: full and half of the size, cross-attention to the text at both, and in the middle."""
+    """An untrained U-Net of two sizes, full and half, with cross-attention to the text at both."""
     return UNet2DConditionModel(
         sample_size=sample_size,
         in_channels=in_channels,
