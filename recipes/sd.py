@@ -1,6 +1,6 @@
 """Train the U-Net of `sd`, a StableDiffusionPipeline of the course's scenes, on the latents of its VAE.
 
-python -m recipes.sd          about 35 minutes on 2 CPU cores; goes on where it was stopped
+About an hour on 2 CPU cores; goes on where it was stopped.
 """
 
 from __future__ import annotations
