@@ -11,7 +11,7 @@ from course_utils.explore.frame import choice, contact_sheet, known, panel, sing
 from course_utils.show import Picture
 
 SCALES = (0, 0.5, 1, 1.5, 2, 3, 5, 8, 12)
-SIZE = (9.6, 2.6)  # inches
+SIZE = (9.6, 1.7)  # inches
 
 Sample = Callable[[int, float, int], Tensor]  # (label, scale, seed) -> pictures (N, C, H, W) in [-1, 1]
 
@@ -22,13 +22,13 @@ def _draw_class_explorer(figure, sample, judge, names, label, scale, seed):
     reading = scores.read(judge, pictures)
     asked = (reading.answer == label).float().mean().item()
     spread = scores.diversity(pictures)
-    ax = figure.subplots(gridspec_kw={"left": 0.005, "right": 0.995, "bottom": 0.01, "top": 0.86})
+    ax = figure.subplots(gridspec_kw={"left": 0.005, "right": 0.995, "bottom": 0.01, "top": 0.74})
     tiles(ax, pictures, [_read(names, int(answer)) for answer in reading.answer], columns=8)
     ax.set_title(
         f"asked for: {names[label]}, guidance scale {scale:g}: {asked:.0%} read so, diversity {spread:.2f}",
         fontsize=10,
         loc="left",
-        y=1.06,
+        pad=17,
     )
     return (
         f"{len(pictures)} samples of the class {names[label]!r} at guidance scale {scale:g}, seed {seed}: "
