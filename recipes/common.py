@@ -72,8 +72,12 @@ def publish(name: str, model, about: str, facts: Mapping[str, object], *more) ->
 def _for_every_version(place: Path) -> None:
     """Make a saved folder load alike with every version of Transformers that the course admits.
 
-    Transformers 5 writes tokenisers in a form of its own, and would load half-precision weights as such.
+    Transformers 5 writes tokenisers and processors in forms of its own, which 4.51 can't read, and would
+    load half-precision weights as such.
     """
+    for processor in place.rglob("processor_config.json"):
+        if (processor.parent / "preprocessor_config.json").exists():
+            processor.unlink()
     for config in place.rglob("config.json"):
         config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
     for old in place.rglob("tokenizer_config.json"):
