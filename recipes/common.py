@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -26,6 +26,15 @@ def scenes(count: int, seed: int = TRAIN_SEED, **fixed: str) -> data.Scenes:
     saved = torch.load(path, weights_only=True)
     captions = tuple(path.with_suffix(".txt").read_text().splitlines())
     return data.Scenes(source=f"{count} drawn scenes", captions=captions, **saved)
+
+
+def kept(name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What `make()` gives; computed once and kept in runs/."""
+    path = RUNS / f"{name}.pt"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        runs.save_atomically(make(), path)
+    return torch.load(path, weights_only=True)
 
 
 def fit(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
 
 from course_utils import data, scores, train
-from recipes import common, score, sd, vae
+from recipes import common, score, sd
 from recipes.inpainting import widened
 
 BATCH = 32
@@ -67,7 +67,7 @@ def build() -> None:
         return data.to_model(scenes.images[chosen]), scenes.depths[chosen, 0].float() / 255
 
     estimator = common.fit("depth-estimator", depth_network(), DEPTH_RECIPE, pairs, depth_loss)
-    parts = (*sd.conditions(vae.load(), scenes), small(scenes.depths[:, 0].float() / 255))
+    parts = (*sd.conditions(scenes), small(scenes.depths[:, 0].float() / 255))
     unet = common.fit("sd-depth", widened(5), RECIPE, lambda n: sd.batch_at(n, *parts), sd.conditional_loss)
     more = {"depth_estimator": estimator.eval(), "feature_extractor": processor()}
     pipeline = sd.assemble(StableDiffusionDepth2ImgPipeline, unet, **more)

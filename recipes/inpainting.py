@@ -66,11 +66,8 @@ def build() -> None:
     torch.manual_seed(0)
     scenes, auto = common.scenes(sd.PICTURES), vae.load()
     masks = random_masks(scenes.masks)
-    beside = (
-        masks[:, :, ::8, ::8],
-        masked_latents(auto, scenes.images, masks),
-    )  # as the pipeline resizes them
-    parts = (*sd.conditions(auto, scenes), *beside)
+    visible = common.kept("masked-latents", lambda: masked_latents(auto, scenes.images, masks))
+    parts = (*sd.conditions(scenes), masks[:, :, ::8, ::8], visible)  # masks as the pipeline resizes them
     unet = common.fit(
         "sd-inpainting", widened(9), RECIPE, lambda n: sd.batch_at(n, *parts), sd.conditional_loss
     )

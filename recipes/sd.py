@@ -57,10 +57,13 @@ def read_captions(text_encoder, tokenizer, captions) -> torch.Tensor:
     return torch.cat([text_encoder(part).last_hidden_state.half() for part in tokens.split(200)])
 
 
-def conditions(auto, scenes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of scenes: latents with a variance of 1, their captions' states, and the empty caption's."""
-    text_encoder, tokenizer = clip.load()
-    latents = vae.encode(auto, scenes.images) * auto.config.scaling_factor
+def conditions(scenes, name: str = "vae") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of the training scenes: latents of the VAE `name` with a variance of 1, their captions' states, and
+    those of the empty caption."""
+    auto, (text_encoder, tokenizer) = vae.load(name), clip.load()
+    latents = common.kept(
+        f"{name}-latents", lambda: vae.encode(auto, scenes.images) * auto.config.scaling_factor
+    )
     text = read_captions(text_encoder, tokenizer, scenes.captions)
     return latents, text, read_captions(text_encoder, tokenizer, [""])
 
@@ -98,7 +101,7 @@ def assemble(loader, unet, **more):
 def build() -> None:
     """Train it, save it with its card, and print how good it is."""
     torch.manual_seed(0)
-    parts = conditions(vae.load(), common.scenes(PICTURES))
+    parts = conditions(common.scenes(PICTURES))
     unet = common.fit("sd", network(), RECIPE, lambda n: batch_at(n, *parts), conditional_loss)
     pipeline = assemble(StableDiffusionPipeline, unet, **UNCHECKED)
     facts = score.text_to_image(pipeline)

@@ -45,7 +45,7 @@ def build() -> None:
     """Train it, save it with its card, and print how good it is."""
     torch.manual_seed(0)
     scenes, auto = common.scenes(sd.PICTURES)[:PICTURES], vae.load("vae-upscaler")
-    parts = (*sd.conditions(auto, scenes), shrink(scenes.images))
+    parts = (*sd.conditions(scenes, "vae-upscaler"), shrink(scenes.images))
     unet = sd.network(7, sample_size=16, num_class_embeds=1000)
     unet = common.fit("sd-upscaler", unet, RECIPE, lambda n: sd.batch_at(n, *parts), loss)
     more = {"low_res_scheduler": low_res_scheduler(), "max_noise_level": MAX_NOISE}

@@ -43,9 +43,10 @@ def text_encoder(network):
 
 
 @pytest.fixture
-def parts(untrained, tokenizer, monkeypatch):
+def parts(untrained, tokenizer, monkeypatch, tmp_path):
     vaes, network = untrained
     encoder = text_encoder(network)
+    monkeypatch.setattr(common, "RUNS", tmp_path)
     monkeypatch.setattr(vae, "load", lambda name="vae": vaes[name])
     monkeypatch.setattr(clip, "load", lambda: (encoder, tokenizer))
 
@@ -112,7 +113,7 @@ def test_what_follows_the_end_token_does_not_change_the_text(tokenizer):
 
 
 def test_text_to_image_in_the_stock_pipeline(parts, scenes):
-    latents, text, empty = sd.conditions(vae.load(), scenes)
+    latents, text, empty = sd.conditions(scenes)
     batch = sd.batch_at(0, latents, text, empty)
     assert batch[0].shape == (sd.BATCH, 4, 8, 8) and batch[1].shape == (sd.BATCH, 77, 128)
     unet = sd.network()
@@ -122,8 +123,19 @@ def test_text_to_image_in_the_stock_pipeline(parts, scenes):
     assert score.generate(pipeline, ["a fish"] * 3, batch=2, steps=2).shape == (3, 3, 64, 64)
 
 
+def test_what_took_long_is_computed_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "RUNS", tmp_path / "runs")
+    asked = []
+
+    def make():
+        asked.append(1)
+        return torch.arange(3)
+
+    assert torch.equal(common.kept("x", make), common.kept("x", make)) and len(asked) == 1
+
+
 def test_a_tenth_of_the_captions_is_left_out(parts, scenes):
-    latents, text, empty = sd.conditions(vae.load(), scenes)
+    latents, text, empty = sd.conditions(scenes)
     states = torch.cat([sd.batch_at(n, latents, text, empty)[1] for n in range(20)])
     share = (states == empty.float()).all((1, 2)).float().mean()
     assert 0.06 < share < 0.14
@@ -179,7 +191,7 @@ def test_depth_to_image_in_the_stock_pipeline(parts, like_sd, scenes):
 
 def test_the_upscaler_in_the_stock_pipeline(parts, scenes):
     auto = vae.load("vae-upscaler")
-    batch = sd.batch_at(0, *sd.conditions(auto, scenes), upscaler.shrink(scenes.images))
+    batch = sd.batch_at(0, *sd.conditions(scenes, "vae-upscaler"), upscaler.shrink(scenes.images))
     unet = sd.network(7, sample_size=16, num_class_embeds=1000)
     value, norm = gradient(upscaler.loss, unet, tuple(x[:2] for x in batch))
     assert 0 < value < 20 and norm > 0
