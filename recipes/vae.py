@@ -14,7 +14,7 @@ from recipes import common
 
 BATCH, PICTURES = 32, 40_000
 KL_WEIGHT = 2e-5
-PLANS = {"vae": ((32, 64, 96, 96), 3000), "vae-upscaler": ((32, 64, 96), 2000)}  # name -> widths, steps
+PLANS = {"vae": ((32, 64, 96, 96), 9000), "vae-upscaler": ((32, 64, 96), 2000)}  # name -> widths, steps
 UPSCALER_FACTOR = 0.08333  # StableDiffusionUpscalePipeline insists on this scaling factor
 
 
@@ -50,7 +50,7 @@ def build() -> None:
 
 
 def make(name: str) -> None:
-    """Train one: about 40 minutes on 2 CPU cores; goes on where it was stopped."""
+    """Train one, the larger in about two hours on 2 CPU cores; goes on where it was stopped."""
     torch.manual_seed(0)
     widths, steps = PLANS[name]
     recipe = train.Recipe(
