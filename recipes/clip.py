@@ -14,7 +14,6 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
-    CLIPProcessor,
     CLIPTextModel,
     CLIPTokenizer,
 )
@@ -115,7 +114,8 @@ def build() -> None:
         "right caption first among 100, held-out combinations": f"{caption_first(clip, tokenizer):.1%}",
         "the same with captions that leave things out": f"{caption_first(clip, tokenizer, full=False):.1%}",
     }
-    common.publish("clip", clip, ABOUT, facts, CLIPProcessor(image_processor(), tokenizer), image_processor())
+    # not as a CLIPProcessor: Transformers 4.51 can't read the processor_config.json that version 5 writes
+    common.publish("clip", clip, ABOUT, facts, tokenizer, image_processor())
 
 
 def image_processor() -> CLIPImageProcessor:

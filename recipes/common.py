@@ -15,21 +15,18 @@ RUNS = Path("runs")
 TRAIN_SEED, JUDGE_SEED, TEST_SEED = 0, 1001, 77  # no picture is in two of the sets
 
 
-def scenes(count: int, seed: int = TRAIN_SEED, **fixed: str) -> data.Scenes:
-    """Drawn scenes; the large sets are drawn once and kept in runs/."""
-    path = RUNS / ("-".join(["scenes", str(seed), str(count), *fixed.values()]) + ".pt")
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        drawn = data.scenes(count, seed=seed, **fixed)
-        runs.save_atomically({k: getattr(drawn, k) for k in ("images", "labels", "masks", "depths")}, path)
-        path.with_suffix(".txt").write_text("\n".join(drawn.captions))
-    saved = torch.load(path, weights_only=True)
-    captions = tuple(path.with_suffix(".txt").read_text().splitlines())
-    return data.Scenes(source=f"{count} drawn scenes", captions=captions, **saved)
+def scenes(count: int) -> data.Scenes:
+    """The training scenes; drawn once and kept in runs/."""
+
+    def draw():
+        drawn = data.scenes(count, seed=TRAIN_SEED)
+        return {name: getattr(drawn, name) for name in ("images", "labels", "captions", "masks", "depths")}
+
+    return data.Scenes(source=f"{count} drawn scenes", **kept(f"scenes-{count}", draw))
 
 
-def kept(name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """What `make()` gives; computed once and kept in runs/."""
+def kept(name: str, make: Callable):
+    """What `make()` gives, tensors and plain values; computed once and kept in runs/."""
     path = RUNS / f"{name}.pt"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
@@ -55,9 +52,9 @@ def fit(
     return run.ema
 
 
-def rows(n: int, batch_size: int, count: int, seed: int = 0) -> torch.Tensor:
+def rows(n: int, batch_size: int, count: int) -> torch.Tensor:
     """Which of `count` pictures batch number n holds: (batch_size,), int64; drawn anew for every batch."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + n)
+    generator = torch.Generator().manual_seed(n)
     return torch.randint(0, count, (batch_size,), generator=generator)
 
 
@@ -81,12 +78,9 @@ def publish(name: str, model, about: str, facts: Mapping[str, object], *more) ->
 def _for_every_version(place: Path) -> None:
     """Make a saved folder load alike with every version of Transformers that the course admits.
 
-    Transformers 5 writes tokenisers and processors in forms of its own, which 4.51 can't read, and would
-    load half-precision weights as such.
+    Transformers 5 writes tokenisers in a form of its own, which 4.51 can't read, and would load
+    half-precision weights as such.
     """
-    for processor in place.rglob("processor_config.json"):
-        if (processor.parent / "preprocessor_config.json").exists():
-            processor.unlink()
     for config in place.rglob("config.json"):
         config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
     for old in place.rglob("tokenizer_config.json"):

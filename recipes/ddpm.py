@@ -13,9 +13,9 @@ from course_utils import data, diffusion, runs, scores
 from recipes import common
 
 SETTINGS = ["--count", "8000", "--steps", "6000", "--ema-decay", "0.999"]
-NAMES = {  # miniature -> the script's --data, and the judge
-    "ddpm-butterflies": ("butterflies", "judge-butterflies"),
-    "ddpm-flowers": ("flowers", "judge-scenes"),
+NAMES = {  # miniature -> the script's --data, what draws them, and the judge
+    "ddpm-butterflies": ("butterflies", data.butterflies, "judge-butterflies"),
+    "ddpm-flowers": ("flowers", data.flowers, "judge-scenes"),
 }
 
 
@@ -27,28 +27,15 @@ def build() -> None:
 
 def make(name: str) -> None:
     """Train one, or go on with it, score it, and save it with its card."""
-    data_name, judge = NAMES[name]
+    data_name, draw, judge = NAMES[name]
     run = common.RUNS / name
     command = [sys.executable, "unit1/train_unconditional.py", "--data", data_name, *SETTINGS]
     subprocess.run([*command, "--output", str(run), *["--resume"] * (run / "run.json").exists()], check=True)
     unet = DDPMPipeline.from_pretrained(run / "pipeline").unet
-    numbers = score(unet, DRAW[data_name], scores.load_judge(judge))
+    numbers = score(unet, draw, scores.load_judge(judge))
     for title, value in numbers.items():
         print(f"{title:<44}{value}")
     save(name, unet, numbers)
-
-
-def draw_butterflies(count: int, seed: int = common.TRAIN_SEED) -> torch.Tensor:
-    """Drawn butterflies: (count, 3, 32, 32) in [-1, 1]."""
-    return data.to_model(data.butterflies(count, seed=seed).images)
-
-
-def draw_flowers(count: int, seed: int = common.TRAIN_SEED) -> torch.Tensor:
-    """Drawn scenes with a flower: (count, 3, 32, 32) in [-1, 1]."""
-    return data.to_model(data.flowers(count, seed=seed).images)
-
-
-DRAW = {"butterflies": draw_butterflies, "flowers": draw_flowers}
 
 
 @torch.no_grad()
@@ -60,7 +47,8 @@ def score(unet, draw, judge) -> dict[str, str]:
     samples = torch.cat(
         [diffusion.last(diffusion.dpm_solver(denoise, x, alpha_bar, ts)) for x in noise.split(100)]
     )
-    seen, unseen, more = draw(8000), draw(1000, common.TEST_SEED), draw(1000, common.TEST_SEED + 1)
+    sets = draw(8000), draw(1000, seed=common.TEST_SEED), draw(1000, seed=common.TEST_SEED + 1)
+    seen, unseen, more = (data.to_model(images.images) for images in sets)
     generated, real, other = (scores.features(judge, x) for x in (samples, unseen, more))
     return {
         "Fréchet distance to unseen drawings": f"{scores.frechet_distance(generated, real):.1f} "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from diffusers import DDPMScheduler, StableDiffusionUpscalePipeline
 from torch import Tensor, nn
@@ -30,15 +32,10 @@ def shrink(images: Tensor) -> Tensor:
 def loss(model, batch, generator):
     """Mean squared error of v; the small picture lies beside xt, noised, and the network is told how much."""
     x0, text, small = batch
-    alpha_bar = diffusion.cosine_alpha_bar()
-    t = torch.randint(0, len(alpha_bar), (len(x0),), generator=generator, device=x0.device)
     level = torch.randint(0, MAX_NOISE, (len(x0),), generator=generator, device=x0.device)
-    eps = torch.randn(x0.shape, generator=generator, device=x0.device)
     noise = torch.randn(small.shape, generator=generator, device=x0.device)
-    noised = diffusion.add_noise(small, noise, level, alpha_bar)
-    xt = torch.cat([diffusion.add_noise(x0, eps, t, alpha_bar), noised], 1)
-    answer = model(xt, t, text, class_labels=level).sample.float()
-    return nn.functional.mse_loss(answer, diffusion.target(x0, eps, t, alpha_bar, "v"))
+    noised = diffusion.add_noise(small, noise, level, diffusion.cosine_alpha_bar())
+    return sd.conditional_loss(partial(model, class_labels=level), (x0, text, noised), generator)
 
 
 def build() -> None:

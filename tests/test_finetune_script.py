@@ -1,30 +1,19 @@
 """unit2/finetune_model.py: begins where the given model ended, and shares the rest with unit 1's script."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DDPMPipeline
 
 from course_utils import checkpoints, runs
+from unit2 import finetune_model
 
-SCRIPT = Path(__file__).parent.parent / "unit2" / "finetune_model.py"
 SMALL = ["--count", "12", "--batch-size", "2", "--checkpoint-every", "1", "--model", "ddpm-butterflies"]
 
 
-def _script():
-    sys.path.insert(0, str(SCRIPT.parent))
-    try:
-        import finetune_model
-    finally:
-        sys.path.pop(0)
-    return finetune_model
-
-
 def main(*options):
-    return _script().main([*SMALL, *map(str, options)])
+    return finetune_model.main([*SMALL, *map(str, options)])
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from course_utils import runs
+from unit1 import train_unconditional
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "unit1" / "train_unconditional.py"
@@ -50,16 +51,7 @@ def command(*options):
 
 def main(*options):
     """The script without the cost of a new process: its exit code."""
-    return _script().main([*SMALL, *map(str, options)])
-
-
-def _script():
-    sys.path.insert(0, str(SCRIPT.parent))
-    try:
-        import train_unconditional
-    finally:
-        sys.path.pop(0)
-    return train_unconditional
+    return train_unconditional.main([*SMALL, *map(str, options)])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,12 +82,12 @@ def scalars(folder, name):
 
 def test_help_explains_itself(capsys):
     with pytest.raises(SystemExit) as end:
-        _script().parse(["--help"])
+        train_unconditional.parse(["--help"])
     text = capsys.readouterr().out
     assert end.value.code == 0
     for group in ("pictures:", "network and diffusion:", "training:", "what it writes:", "examples:"):
         assert f"\n{group}\n" in text
-    options = _script().parse([])
+    options = train_unconditional.parse([])
     for name, value in vars(options).items():
         assert f"--{name.replace('_', '-')}" in text
         if value is not None and value is not False:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from course_utils import scores
 from course_utils.explore.frame import choice, contact_sheet, known, panel, single, slider, stops, tiles
+from course_utils.explore.warp import SCALES
 from course_utils.show import Picture
 
-SCALES = (0, 0.5, 1, 1.5, 2, 3, 5, 8, 12)
 SIZE = (9.6, 1.7)  # inches
 
 Sample = Callable[[int, float, int], Tensor]  # (label, scale, seed) -> pictures (N, C, H, W) in [-1, 1]

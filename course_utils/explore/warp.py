@@ -81,7 +81,7 @@ def _arrows(ax, t, scale, moon):
     x, ts = torch.cartesian_prod(line, line), torch.full((49,), t)
     a = ALPHA_BAR[t].double()
     conditional, unconditional = (denoise(x, ts) for denoise in _denoisers(moon))
-    guided = unconditional + scale * (conditional - unconditional)
+    guided = guidance.classifier_free(*_denoisers(moon), scale)(x, ts)
     _points(ax, moon, a.sqrt())
     for answer, colour, width in (
         (unconditional, "0.55", 0.004),
