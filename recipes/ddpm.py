@@ -9,7 +9,7 @@ import sys
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline
 
-from course_utils import data, diffusion, runs, scores
+from course_utils import checkpoints, data, diffusion, runs, scores
 from recipes import common
 
 SETTINGS = ["--count", "8000", "--steps", "6000", "--ema-decay", "0.999"]
@@ -74,3 +74,4 @@ def save(name: str, unet, numbers: dict[str, str]) -> None:
     with runs.whole_folder(common.folder(name)) as folder:
         DDPMPipeline(unet=unet.half(), scheduler=scheduler).save_pretrained(folder)
         (folder / "README.md").write_text(runs.model_card(name, about, facts), encoding="utf-8")
+    checkpoints.note_checksums()

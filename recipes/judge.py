@@ -51,6 +51,7 @@ def make(name: str) -> None:
     folder = checkpoints.MINIATURES / name
     scores.save_judge(judge, folder)
     (folder / "README.md").write_text(_card(name, plan, accuracy), encoding="utf-8")
+    checkpoints.note_checksums()
 
 
 def _card(name, plan, accuracy):
