@@ -99,17 +99,20 @@ def _known(prediction):
         raise ValueError(f"got prediction={prediction!r}, expected one of {', '.join(PREDICTIONS)}.")
 
 
-def denoiser(model, alpha_bar: Tensor, prediction: str, clip: bool = True) -> Denoiser:
-    """Wrap a network as (xt, t) -> x0_hat, without gradients; `clip` keeps x0_hat in [-1, 1].
+def denoiser(
+    model, alpha_bar: Tensor, prediction: str, clip: bool = True, gradients: bool = False
+) -> Denoiser:
+    """Wrap a network as (xt, t) -> x0_hat; `clip` keeps x0_hat in [-1, 1].
 
-    The network may return a tensor or, like those of Diffusers, an object with `.sample`.
+    The network may return a tensor or, like those of Diffusers, an object with `.sample`. Gradients pass only
+    if `gradients` is true, and the caller has not switched them off.
     """
 
-    @torch.no_grad()
     def denoise(xt, t):
-        output = model(xt, t)
-        x0_hat = to_x0(getattr(output, "sample", output), xt, t, alpha_bar, prediction)
-        return x0_hat.clamp(-1, 1) if clip else x0_hat
+        with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
+            output = model(xt, t)
+            x0_hat = to_x0(getattr(output, "sample", output), xt, t, alpha_bar, prediction)
+            return x0_hat.clamp(-1, 1) if clip else x0_hat
 
     return denoise
 
