@@ -61,11 +61,19 @@ def gradient(loss, network, batch):
 @pytest.mark.parametrize("name", list(vae.PLANS))
 def test_a_vae_has_the_promised_latents_and_learns(name, scenes):
     network = vae.network(vae.PLANS[name][0])
-    value, norm = gradient(vae.loss, network, data.to_model(scenes.images[:2]))
+    batch = data.to_model(scenes.images[:2]), vae.pixel_weights(scenes.masks[:2])
+    value, norm = gradient(vae.loss, network, batch)
     assert 0 < value < 10 and norm > 0
     size = {"vae": 8, "vae-upscaler": 16}[name]
     assert vae.encode(network, scenes.images[:2]).shape == (2, 4, size, size)
     assert vae.rebuild(network, scenes.images[:2]).shape == (2, 3, 64, 64)
+
+
+def test_a_pixel_of_the_subject_counts_four_times(scenes):
+    weights = vae.pixel_weights(scenes.masks)
+    subject, background = weights[scenes.masks == 255], weights[scenes.masks == 0]
+    assert weights.mean().item() == pytest.approx(1, abs=1e-5)
+    assert (subject / background[0] - 4).abs().max() < 1e-4 and background.std() < 1e-6
 
 
 def test_a_magnified_vae_decodes_the_same(scenes):
