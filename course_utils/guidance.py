@@ -39,8 +39,9 @@ def by_loss(
     *,
     through_model: bool = False,
     schedule: Schedule = torch.ones_like,
+    clip: bool = True,
 ) -> Denoiser:
-    """Guidance by the gradient of any loss (Dhariwal & Nichol 2021, algorithm 2, with log p(y|xt) = -scale loss).
+    """Guidance by the gradient of any loss (Dhariwal & Nichol 2021, algorithm 2, log p(y|xt) = -scale loss).
 
     The score of xt moves by -scale g, g the gradient of loss(x0_hat) with respect to xt; in terms of x0_hat
     (Tweedie's formula) that is x0_hat - scale (1 - alpha_bar) / sqrt(alpha_bar) g. Samples then come from
@@ -49,7 +50,8 @@ def by_loss(
     through_model: g runs back through the network; `denoise` must let gradients pass (`diffusion.denoiser`
     with gradients=True). Otherwise it stops at x0_hat, of which sqrt(alpha_bar) xt is taken to be the part
     that depends on xt, as if pixels were independent normal noise; cheaper, and blind to what goes together.
-    schedule: how scale changes on the way, as a factor. The result is cut to [-1, 1].
+    schedule: how scale changes on the way, as a factor. clip: the result is cut to [-1, 1], as pictures are;
+    latents are not.
 
     alpha_bar below 0.01 counts as 0.01 in the root: where hardly any signal is left, the ideal denoiser's
     gradient vanishes like sqrt(alpha_bar), but that of a trained network does not.
@@ -71,7 +73,8 @@ def by_loss(
             (gradient,) = torch.autograd.grad(loss(x0_hat).sum(), xt if through_model else x0_hat)
         if through_model:
             strength = strength / a.clamp(min=FAINTEST).sqrt()
-        return (x0_hat.detach() - strength * gradient).clamp(-1, 1)
+        x0_hat = x0_hat.detach() - strength * gradient
+        return x0_hat.clamp(-1, 1) if clip else x0_hat
 
     return guided
 
@@ -89,7 +92,7 @@ def colour_loss(colour: Sequence[float]) -> PictureLoss:
 def cut_outs(
     x: Tensor, count: int, size_px: int, generator: torch.Generator | None = None, smallest: float = 0.7
 ) -> Tensor:
-    """`count` squares cut out of each picture (B, C, H, W), resized to size_px: (count * B, C, size_px, size_px).
+    """`count` squares of each picture (B, C, H, W), resized: (count * B, C, size_px, size_px).
 
     Each is at random between `smallest` and 1 times as wide as the picture, at a random place, and mirrored
     half of the time; the pictures of a batch are cut alike. Cut-out k of picture i has the index k * B + i.
@@ -110,10 +113,10 @@ def clip_loss(
 ) -> PictureLoss:
     """How badly pictures fit a sentence: 1 - cosine of their features (Radford et al. 2021): (B,), 0 to 2.
 
-    It is the mean over `count` cut-outs, other ones at every call (Crowson et al. 2022, section 3.1): a change
+    It is the mean over `count` cut-outs, others at every call (Crowson et al. 2022, section 3.1): a change
     that only one crop of the picture falls for does not pay. clip, tokenizer, processor: a CLIPModel with
-    its CLIPTokenizer and CLIPImageProcessor, of which only mean and standard deviation are used: the processor
-    itself lets no gradients pass. generator: of the cut-outs, on the CPU.
+    its CLIPTokenizer and CLIPImageProcessor, of which only mean and standard deviation are used: it
+    lets no gradients pass. generator: of the cut-outs, on the CPU.
     """
     tokens = tokenizer(prompt, truncation=True, return_tensors="pt").to(clip.device)
     with torch.no_grad():

@@ -100,6 +100,14 @@ def test_the_result_is_cut_to_the_range_of_pictures():
     assert x0_hat.abs().max() == 1
 
 
+def test_latents_are_not_cut():
+    given = gaussian(MEAN, 0.04), linear_loss, ALPHA_BAR, 5.0
+    xt, ts = 3 * pictures(2), torch.full((2,), 20)
+    whole = guidance.by_loss(*given, clip=False)(xt, ts)
+    assert whole.abs().max() > 1
+    assert torch.equal(guidance.by_loss(*given)(xt, ts), whole.clamp(-1, 1))
+
+
 def test_where_no_signal_is_left_guidance_stays_bounded():
     """A network's gradient does not vanish there: this one's is 1 everywhere."""
     guided = guidance.by_loss(lambda xt, t: xt, linear_loss, ALPHA_BAR, 0.01, through_model=True)
