@@ -35,6 +35,13 @@ def trajectory(images):
     )
 
 
+@pytest.fixture(scope="module")
+def fanned(images):
+    x0, alpha_bar = data.to_model(images.images), diffusion.cosine_alpha_bar()
+    starts = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    return explore.fan(diffusion.ideal_denoiser(x0, alpha_bar), starts, alpha_bar, ends=3, steps=5)
+
+
 def decoded(png):
     with Image.open(io.BytesIO(png)) as picture:
         return np.asarray(picture.convert("RGB"))
@@ -349,13 +356,15 @@ def as_bright_as_asked(label, scale, seed):
         "step_budget_race",
         "guidance_warp",
         "class_explorer",
+        "randomness_knob",
     ]
 )
-def widget(request, images, trajectory):
+def widget(request, images, trajectory, fanned):
     given = {
         "noise_dial": [images],
         "film_strip": [trajectory],
         "be_the_denoiser": [images],
+        "randomness_knob": [fanned],
         "class_explorer": [as_bright_as_asked, Brightness(), ["dark", "bright", "blinding"]],
     }
     return getattr(explore, request.param)(*given.get(request.param, []))

@@ -6,6 +6,7 @@ at several settings, for readers of a page without a kernel. `panel` is the fram
 """
 
 from course_utils.explore.classes import class_explorer, class_explorer_sheet, draw_class_explorer
+from course_utils.explore.eta import draw_randomness_knob, fan, randomness_knob, randomness_knob_sheet
 from course_utils.explore.film import draw_film_strip, film_strip, film_strip_sheet
 from course_utils.explore.frame import panel
 from course_utils.explore.guess import be_the_denoiser, be_the_denoiser_sheet, draw_be_the_denoiser
@@ -25,8 +26,10 @@ __all__ = [
     "draw_film_strip",
     "draw_guidance_warp",
     "draw_noise_dial",
+    "draw_randomness_knob",
     "draw_score_map",
     "draw_step_budget_race",
+    "fan",
     "film_strip",
     "film_strip_sheet",
     "guidance_warp",
@@ -34,6 +37,8 @@ __all__ = [
     "noise_dial",
     "noise_dial_sheet",
     "panel",
+    "randomness_knob",
+    "randomness_knob_sheet",
     "score_map",
     "score_map_sheet",
     "step_budget_race",
