@@ -5,6 +5,7 @@ import importlib
 __version__ = "0.1.0"
 
 _SUBMODULES = (
+    "attention",
     "check",
     "checkpoints",
     "data",
@@ -17,6 +18,7 @@ _SUBMODULES = (
     "scores",
     "script",
     "show",
+    "text",
     "train",
     "unet",
 )

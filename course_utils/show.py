@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -106,6 +107,18 @@ def image(sheet: np.ndarray, title: str, ax) -> None:
     ax.imshow(sheet, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
     ax.set_title(title, fontsize=10, loc="left")
     ax.set_axis_off()
+
+
+def heated(x: Tensor, maps: Tensor) -> Tensor:
+    """Maps (N, h, w) over pictures (N, C, H, W) in [-1, 1]: (N, 3, H, W) in [-1, 1].
+
+    The pictures turn grey; each map is laid over its own from dark, where it is lowest, to bright.
+    """
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    level = ((maps - low) / (high - low).clamp(min=1e-12))[:, None].float().cpu()
+    level = torch.nn.functional.interpolate(level, x.shape[-2:], mode="bilinear")[:, 0]  # (N, H, W)
+    colour = torch.from_numpy(colormaps["viridis"](level.numpy())[..., :3]).float() * 2 - 1  # (N, H, W, 3)
+    return 0.6 * colour.permute(0, 3, 1, 2) + 0.4 * x.float().cpu().mean(1, keepdim=True)
 
 
 def strip(columns: Sequence[tuple[str, Tensor]], names: Sequence[str], *, alt: str) -> Picture:

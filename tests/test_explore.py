@@ -11,6 +11,7 @@ from PIL import Image
 
 from course_utils import data, diffusion, explore, show
 from course_utils.explore import frame, guess, race, score
+from tests import test_deep_dive as deep_dive
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -357,6 +358,9 @@ def as_bright_as_asked(label, scale, seed):
         "guidance_warp",
         "class_explorer",
         "randomness_knob",
+        "three_faces",
+        "prompt_mix",
+        "word_attention",
     ]
 )
 def widget(request, images, trajectory, fanned):
@@ -366,6 +370,9 @@ def widget(request, images, trajectory, fanned):
         "be_the_denoiser": [images],
         "randomness_knob": [fanned],
         "class_explorer": [as_bright_as_asked, Brightness(), ["dark", "bright", "blinding"]],
+        "three_faces": deep_dive.ANSWERED,
+        "prompt_mix": [deep_dive.between, deep_dive.by_brightness, deep_dive.PROMPTS],
+        "word_attention": [deep_dive.looks(), deep_dive.WORDS],
     }
     return getattr(explore, request.param)(*given.get(request.param, []))
 

@@ -7,16 +7,20 @@ at several settings, for readers of a page without a kernel. `panel` is the fram
 
 from course_utils.explore.classes import class_explorer, class_explorer_sheet, draw_class_explorer
 from course_utils.explore.eta import draw_randomness_knob, fan, randomness_knob, randomness_knob_sheet
+from course_utils.explore.faces import draw_three_faces, three_faces, three_faces_sheet
 from course_utils.explore.film import draw_film_strip, film_strip, film_strip_sheet
 from course_utils.explore.frame import panel
 from course_utils.explore.guess import be_the_denoiser, be_the_denoiser_sheet, draw_be_the_denoiser
+from course_utils.explore.mix import draw_prompt_mix, prompt_mix, prompt_mix_sheet
 from course_utils.explore.noise import SCHEDULES, draw_noise_dial, noise_dial, noise_dial_sheet
 from course_utils.explore.race import draw_step_budget_race, step_budget_race, step_budget_race_sheet
 from course_utils.explore.score import draw_score_map, score_map, score_map_sheet
 from course_utils.explore.warp import draw_guidance_warp, guidance_warp, guidance_warp_sheet
+from course_utils.explore.words import Look, draw_word_attention, word_attention, word_attention_sheet
 
 __all__ = [
     "SCHEDULES",
+    "Look",
     "be_the_denoiser",
     "be_the_denoiser_sheet",
     "class_explorer",
@@ -26,9 +30,12 @@ __all__ = [
     "draw_film_strip",
     "draw_guidance_warp",
     "draw_noise_dial",
+    "draw_prompt_mix",
     "draw_randomness_knob",
     "draw_score_map",
     "draw_step_budget_race",
+    "draw_three_faces",
+    "draw_word_attention",
     "fan",
     "film_strip",
     "film_strip_sheet",
@@ -37,10 +44,16 @@ __all__ = [
     "noise_dial",
     "noise_dial_sheet",
     "panel",
+    "prompt_mix",
+    "prompt_mix_sheet",
     "randomness_knob",
     "randomness_knob_sheet",
     "score_map",
     "score_map_sheet",
     "step_budget_race",
     "step_budget_race_sheet",
+    "three_faces",
+    "three_faces_sheet",
+    "word_attention",
+    "word_attention_sheet",
 ]
