@@ -4,13 +4,14 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 PIP_ARGS ?=
 NOTEBOOK ?=
 LAB_ARGS ?=
+BEGIN ?=
 COURSE := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install lab run test bench notebooks figures links lint clean
+.PHONY: help install lab run test bench notebooks figures links i18n i18n-status lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=python3.12  PIP_ARGS=\"--extra-index-url …\"  NOTEBOOK=unit1/….ipynb  LAB_ARGS=\"…\""
 
 install: ## make .venv and install what the course needs (once)
@@ -42,11 +43,18 @@ figures: install ## draw the figures of the READMEs again
 links: install ## rewrite every launch link (LINKS="--repository OWNER/NAME --branch B" changes the address)
 	@$(COURSE) -m tools.links --write $(LINKS)
 
-lint: install ## ruff, notebook hygiene, launch links
+i18n: install ## write the translations from the English documents and i18n/ (BEGIN=unit1/….ipynb: begin one)
+	@$(COURSE) -m tools.i18n $(if $(BEGIN),--begin $(BEGIN),--write)
+
+i18n-status: install ## what is translated of each document, and what is not
+	@$(COURSE) -m tools.i18n --status
+
+lint: install ## ruff, notebook hygiene, launch links, translations
 	@$(COURSE) -m ruff check .
 	@$(COURSE) -m ruff format --check .
 	@$(COURSE) -m tools.hygiene
 	@$(COURSE) -m tools.links --check
+	@$(COURSE) -m tools.i18n --check
 
 clean: ## remove what the tools made (.venv and build)
 	rm -rf .venv build

@@ -12,7 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from course_utils import profile
+from course_utils import messages, profile
+from course_utils.messages import tr
 
 UNTOUCHED = ("torch", "numpy", "ipywidgets")  # a host's own builds: never replaced
 
@@ -40,6 +41,7 @@ def start(notebook: str) -> None:
 
     Installs those of the course's requirements that are missing; what is there stays as it is.
     """
+    messages.follow(notebook)
     _install(missing_requirements())
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -49,17 +51,30 @@ def start(notebook: str) -> None:
     scale = profile.scale()
     if scale == "mini":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # mini promises to need no network
-    cost = COSTS[notebook][scale]
-    other = profile.SCALES[scale == "mini"]
-    about = "about" if scale == "mini" else "an estimated"
-    print(
-        f"Scale: {scale} on {profile.device()}. This notebook takes {about} {cost.minutes:g} minutes, "
-        f"{cost.memory_gb:g} GB of memory and {cost.download_mb} MB of downloads. To change the scale, "
-        f"restart with COURSE_SCALE={other}."
-    )
+    print(_situation(scale, COSTS[notebook][scale]))
     from diffusers.utils import logging
 
     logging.disable_progress_bar()  # of the parts of a pipeline; those of training and sampling stay
+
+
+def _situation(scale, cost):
+    """The line that a notebook begins with."""
+    if scale == "mini":
+        needs = tr(
+            "This notebook takes about {minutes:g} minutes, {memory_gb:g} GB of memory and {download_mb} MB "
+            "of downloads.",
+            **vars(cost),
+        )
+    else:
+        needs = tr(
+            "This notebook takes an estimated {minutes:g} minutes, {memory_gb:g} GB of memory and "
+            "{download_mb} MB of downloads.",
+            **vars(cost),
+        )
+    here = tr("Scale: {scale} on {device}.", scale=scale, device=profile.device())
+    other = profile.SCALES[scale == "mini"]
+    change = tr("To change the scale, restart with COURSE_SCALE={other}.", other=other)
+    return " ".join((here, needs, change))
 
 
 def token() -> str | None:

@@ -1,1 +1,1 @@
-"""What keeps the course true: installation, runs of the notebooks, hygiene, launch links."""
+"""What keeps the course true: installation, runs of the notebooks, hygiene, launch links, translations."""

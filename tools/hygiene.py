@@ -13,7 +13,7 @@ import nbformat
 from nbformat.v4.rwbase import rejoin_lines
 from nbformat.validator import iter_validate
 
-from tools import notebooks
+from tools import links, notebooks
 
 LONGEST_CELL_LINES = 25
 LARGEST_MB = 3.0
@@ -26,13 +26,16 @@ ALT = re.compile(r"\balt\s*=\s*([\"'])\s*\S.*?\1", re.IGNORECASE | re.DOTALL)
 SOURCE = re.compile(r"\b(?:src|href)\s*=\s*[\"']([^\"']+)[\"']", re.IGNORECASE)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(\s*<?([^)\s>]+)")
 FOLDED = re.compile(r"<details>\s*<summary>(.*?)</summary>(.*?)</details>", re.IGNORECASE | re.DOTALL)
+HINTS, SOLUTIONS = (
+    tuple(phrases[word] for phrases in links.load()["languages"].values()) for word in ("hint", "solution")
+)
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 
 
 def main(argv=None):
     """Check the notebooks; print what is wrong; return 1 if anything is, else 0."""
     names = sys.argv[1:] if argv is None else argv
-    paths = notebooks.find_notebooks(names)
+    paths = notebooks.find_notebooks(names) + ([] if names else notebooks.find_translated())
     found = [f"{notebooks.short_name(path)}: {problem}" for path in paths for problem in problems(path)]
     found += [] if names else readme_problems(notebooks.ROOT)
     print("\n".join(found) if found else f"{len(paths)} notebooks are clean.")
@@ -180,12 +183,12 @@ def around_exercise(cells, place):
             break
         following.append(cell.source)
     summaries = [summary.lower() for summary, body in FOLDED.findall("\n".join(following)) if body.strip()]
-    hints = sum("hint" in summary for summary in summaries)
+    hints = sum(any(word in summary for word in HINTS) for summary in summaries)
     if hints < 2:
         found.append(
             f"{hints} folded hints follow it, expected at least 2 (<details><summary>Hint 1</summary>)"
         )
-    if not any("solution" in summary for summary in summaries):
+    if not any(word in summary for word in SOLUTIONS for summary in summaries):
         found.append("no folded solution follows it (<details><summary>Solution</summary>)")
     return found
 
@@ -216,7 +219,7 @@ def dead_links(text, folder):
 def readme_problems(root):
     """Return the pictures without alt text and the dead links of the READMEs."""
     found = []
-    for path in sorted([*root.glob("README.md"), *root.glob("*/README.md"), *root.glob("*/*/README.md")]):
+    for path in sorted([*root.glob("README*.md"), *root.glob("*/README.md"), *root.glob("*/*/README.md")]):
         name = path.relative_to(root)
         if name.parts[0] not in ("build", ".venv"):
             text = path.read_text(encoding="utf-8")

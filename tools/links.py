@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from tools.files import ROOT, write_text
+from tools.files import ROOT, notebook_text, write_text
 
 TABLE = Path("tools/course.json")
-KINDS = {".md", ".ipynb", ".py", ".toml", ".yml", ".yaml", ".json", ".txt"}
+KINDS = {".md", ".ipynb", ".po", ".py", ".toml", ".yml", ".yaml", ".json", ".txt"}
 SKIPPED = {".git", ".venv", "build", "runs", "__pycache__", ".ipynb_checkpoints"}
 BLOCK = re.compile(r"(<!-- launch: ([^\s>]+\.ipynb) -->)(.*?)(<!-- /launch -->)", re.DOTALL)
 INSTALLED = re.compile(r"(git\+https://github\.com/)[\w.-]+/[\w-]+(\.git)?@[\w./-]*[\w-]")
@@ -82,18 +82,26 @@ def move(root, repository, branch):
 
 
 def table_text(course):
-    """Return `course` as the text of the table, one host a line."""
-    hosts = ",\n".join("    " + json.dumps(host) for host in course["hosts"])
-    head = "".join(f'  "{key}": {json.dumps(course[key])},\n' for key in ("repository", "branch"))
-    return f'{{\n{head}  "hosts": [\n{hosts}\n  ]\n}}\n'
+    """Return `course` as the text of the table, one host or language a line."""
+    hosts = ",\n".join(f"    {as_json(host)}" for host in course["hosts"])
+    languages = ",\n".join(f'    "{key}": {as_json(phrases)}' for key, phrases in course["languages"].items())
+    head = "".join(f'  "{key}": {as_json(course[key])},\n' for key in ("repository", "branch"))
+    return f'{{\n{head}  "hosts": [\n{hosts}\n  ],\n  "languages": {{\n{languages}\n  }}\n}}\n'
+
+
+def as_json(value):
+    """Return `value` as JSON on one line, in its own letters."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def launch_line(course, path):
-    """Return the links that open the notebook `path`, those with a GPU first."""
+    """Return the links that open the notebook `path`, those with a GPU first, in its own language."""
     links = {True: [], False: []}
     for host in course["hosts"]:
         links[host["gpu"]].append(f"[{host['name']}]({url(course, host, path)})")
-    return f"Open in {' · '.join(links[True])}, or, without a GPU, in {' · '.join(links[False])}"
+    folder = Path(path).parent.name
+    phrases = course["languages"].get(folder) or course["languages"]["en"]
+    return phrases["launch"].format(gpu=" · ".join(links[True]), cpu=" · ".join(links[False]))
 
 
 def url(course, host, path):
@@ -151,7 +159,7 @@ def changed_notebook(text, change):
         after = change(before)
         if after != before:
             cell["source"], touched = after.splitlines(keepends=True), True
-    return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n" if touched else text
+    return notebook_text(notebook) if touched else text
 
 
 def problems(root):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 
+from tools import links
 from tools.files import ROOT, write_text
 
 FOLDERS = ("unit*", "hackathon")
@@ -31,6 +32,13 @@ def find_notebooks(names=(), root=ROOT):
         return [existing(Path(name), root) for name in names]
     paths = sorted(path for folder in FOLDERS for path in Path(root).glob(folder + "/*.ipynb"))
     return paths or sys.exit(f"There are no notebooks in {root}: unit1/*.ipynb and so on were expected.")
+
+
+def find_translated(root=ROOT):
+    """Return the paths of the translated notebooks, which are written by `make i18n`."""
+    languages = links.load(root)["languages"]
+    patterns = [f"{folder}/{language}/*.ipynb" for folder in FOLDERS for language in languages]
+    return sorted(path for pattern in patterns for path in Path(root).glob(pattern))
 
 
 def existing(path, root):
@@ -98,9 +106,10 @@ def kernel_environment(**more):
     environment["PATH"] = os.path.dirname(sys.executable) + os.pathsep + environment.get("PATH", "")
     environment["IPYTHONDIR"] = str(ROOT / "build" / "ipython")
     environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+    environment["PYTHONWARNINGS"] = "error:Glyph:UserWarning"  # a letter that the font of a figure lacks
     return {**environment, **more}
 
 
 def saved_scale():
-    """Return the environment in which saved outputs are made: `mini`, on the CPU."""
-    return {"COURSE_SCALE": "mini", "CUDA_VISIBLE_DEVICES": ""}
+    """Return the environment in which saved outputs are made: `mini`, on the CPU, in English."""
+    return {"COURSE_SCALE": "mini", "CUDA_VISIBLE_DEVICES": "", "COURSE_LANG": "en"}

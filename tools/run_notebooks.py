@@ -1,6 +1,7 @@
 """Execute notebooks from top to bottom, on copies; measure them; save fresh outputs if asked.
 
     python -m tools.run_notebooks [--save] [NOTEBOOK ...]
+    python -m tools.run_notebooks --translated    # of each language, the notebook that takes the least time
 
 Writes `build/run.json`, a page per notebook in `build/html/`, and with `--save` the notebooks themselves.
 """
@@ -48,14 +49,30 @@ def main(argv=None):
     parser.add_argument("--save", action="store_true", help="write the fresh outputs into the notebooks")
     parser.add_argument("--build", type=Path, default=BUILD, help="folder for what this writes")
     parser.add_argument("--cell-seconds", type=int, default=1800, help="longest time for one cell")
+    parser.add_argument("--translated", action="store_true", help="run one translation into each language")
     options = parser.parse_args(argv)
+    paths = quickest_translated() if options.translated else notebooks.find_notebooks(options.notebook)
+    if options.save and set(paths) & set(notebooks.find_translated()):
+        sys.exit("The outputs of a translated notebook are the English one's: save that one, then make i18n.")
     results = []
-    for path in notebooks.find_notebooks(options.notebook):
+    for path in paths:
         results.append(run_one(path, options))
         records = json.dumps([result.record() for result in results], indent=2)
         notebooks.write_text(records + "\n", options.build / "run.json")
     print(table(results))
     return 0 if all(result.ok for result in results) else 1
+
+
+def quickest_translated():
+    """Return for each language the translated notebook that takes the fewest minutes at `mini`."""
+    from course_utils.hosting import COSTS
+
+    def minutes(path):
+        return COSTS[f"{path.parent.parent.name}/{path.stem}"]["mini"].minutes
+
+    paths = sorted(notebooks.find_translated(), key=minutes)
+    quickest = {path.parent.name: path for path in reversed(paths)}
+    return list(quickest.values())
 
 
 def run_one(path, options):
@@ -65,7 +82,7 @@ def run_one(path, options):
     notebook = notebooks.read(path)
     print(f"\n{name}", flush=True)
     start = time.monotonic()
-    problems, peak_mb = execute(notebook, path.stem, options)
+    problems, peak_mb = execute(notebook, name, options)
     seconds = time.monotonic() - start
     problems = problems or hidden_errors(notebook)
     cleaned = notebooks.clean(notebook)
@@ -77,9 +94,9 @@ def run_one(path, options):
     return Result(name, round(seconds, 1), round(peak_mb, 1), not problems, problems)
 
 
-def execute(notebook, stem, options):
+def execute(notebook, name, options):
     """Execute `notebook` in place, in an empty folder; return (problems, peak memory in MB)."""
-    folder = notebooks.empty_folder(options.build / "run" / stem)
+    folder = notebooks.empty_folder(options.build / "run" / Path(name).stem)
     memory = PeakMemory()
     progress = Progress(notebook)
     client = NotebookClient(
@@ -95,6 +112,7 @@ def execute(notebook, stem, options):
     )
     client.on_cell_start = lambda **_: memory.watch(client.km.provisioner.pid)
     environment = notebooks.kernel_environment(**(notebooks.saved_scale() if options.save else {}))
+    environment["JPY_SESSION_NAME"] = name  # as Jupyter does: in a translation, messages are in its language
     try:
         with memory:
             client.execute(env=environment)
@@ -243,7 +261,7 @@ def write_page(notebook, path):
 
 def table(results):
     """Return the closing table: notebook, minutes, peak memory, result."""
-    width = max(len("notebook"), *(len(result.notebook) for result in results))
+    width = max([len("notebook"), *(len(result.notebook) for result in results)])
     lines = [f"\n{'notebook':<{width}}  minutes  peak MB  result"]
     for result in results:
         word = "ok" if result.ok else "failed: " + first_line(result.problems)
