@@ -6,8 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+
 from course_utils import checkpoints, data, scores
-from course_utils.data import to_model
+from course_utils.data import grammar, to_model
+from course_utils.data.subjects import DOUBLES, SUBJECTS
 from recipes.common import JUDGE_SEED
 
 TEST_SEED = JUDGE_SEED + 1
@@ -21,6 +25,26 @@ class Plan:
     count: int
     epochs: int
     about: str
+    size_px: int | None = None  # in which the judge looks at them; their own, if not given
+
+
+def subjects(count: int, seed: int) -> data.ImageSet:
+    """Half of them individuals, the rest none: their doubles, ordinary creatures, any scenes.
+
+    Label "subject": the individual's place in SUBJECTS, or their number for none.
+    """
+    nobody, styles = len(SUBJECTS), ("flat", "flat", "sketch", "neon")
+    plan = [(name, count // 6, i) for i, name in enumerate(SUBJECTS)]
+    plan += [(name, count // 15, nobody) for name in DOUBLES]
+    drawn = [grammar.draw_subject(name, n, seed=seed, style=styles) for name, n, _ in plan]
+    creatures = count // 5
+    rest = count - creatures - sum(n for _, n, _ in plan)
+    for n, noun in ((creatures, {"noun": "creature"}), (rest, {})):
+        plan.append((None, n, nobody))
+        drawn.append(grammar.draw(n, seed=seed, combinations="any", **noun))
+    images = torch.from_numpy(np.concatenate([each.images for each in drawn]))
+    label = torch.cat([torch.full((n,), answer) for _, n, answer in plan])
+    return data.ImageSet(images, f"{len(images)} drawings of individuals and others", {"subject": label})
 
 
 PLANS = {
@@ -31,11 +55,18 @@ PLANS = {
         8,
         "drawn scenes (64 x 64 pixels)",
     ),
+    "judge-subjects": Plan(
+        subjects,
+        12_000,
+        8,
+        "drawn individuals and others, among them the doubles of those (64 x 64 pixels)",
+        size_px=32,
+    ),
 }
 
 
 def build() -> None:
-    """Train both."""
+    """Train all."""
     for name in PLANS:
         make(name)
 
@@ -43,7 +74,8 @@ def build() -> None:
 def make(name: str) -> None:
     """Train one, print how much it reads right, and save it with its card."""
     plan = PLANS[name]
-    judge = scores.train_judge(plan.draw(plan.count, seed=JUDGE_SEED), epochs=plan.epochs)
+    drawings = plan.draw(plan.count, seed=JUDGE_SEED)
+    judge = scores.train_judge(drawings, epochs=plan.epochs, size_px=plan.size_px)
     test = plan.draw(1000, seed=TEST_SEED)
     accuracy = {k: scores.read(judge, to_model(test.images), k).right(v) for k, v in test.labels.items()}
     for question, share in accuracy.items():

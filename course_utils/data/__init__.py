@@ -24,6 +24,7 @@ __all__ = [
     "scene_words",
     "scenes",
     "split",
+    "subject",
     "to_model",
     "to_uint8",
 ]
@@ -86,11 +87,21 @@ def scenes(
     from course_utils.data.grammar import draw
 
     drawn = draw(count, size_px=size_px, seed=seed, start=start, combinations=combinations, **fixed)
+    return _as_scenes(drawn, f"{count} drawn scenes")
+
+
+def subject(name: str, count: int = 6, *, size_px: int = 64, seed: int = 0, **fixed) -> Scenes:
+    """One individual, "bubble", "ember" or "pebble", in drawn scenes: see `grammar.draw_subject`."""
+    from course_utils.data.grammar import draw_subject
+
+    drawn = draw_subject(name, count, size_px=size_px, seed=seed, **fixed)
+    return _as_scenes(drawn, f"{count} drawings of {name}")
+
+
+def _as_scenes(drawn, source):
     labels = {name: torch.from_numpy(values) for name, values in drawn.attributes.items()}
     images, masks, depths = (torch.from_numpy(array) for array in (drawn.images, drawn.masks, drawn.depths))
-    return Scenes(
-        images, f"{count} drawn scenes", labels, captions=drawn.captions, masks=masks, depths=depths
-    )
+    return Scenes(images, source, labels, captions=drawn.captions, masks=masks, depths=depths)
 
 
 def butterflies(count: int = 1000, *, size_px: int = 32, seed: int = 0) -> ImageSet:

@@ -12,7 +12,7 @@ import numpy as np
 
 from course_utils.data.paint import BACKGROUNDS, COLOURS, PATTERNS, STYLES, cover, rgb
 from course_utils.data.shapes import NOUNS
-from course_utils.data.subjects import SUBJECTS
+from course_utils.data.subjects import DOUBLES, SUBJECTS
 
 ATTRIBUTES = {
     "noun": tuple(NOUNS),
@@ -118,6 +118,11 @@ def caption(chosen: dict[str, int], rng=None, leave_out: float = 0.0) -> str:
     return " ".join(word for word in (medium, article, subject, place) if word)
 
 
+def place(background: str) -> str:
+    """How captions name a background, in the plainest wording: "at night"."""
+    return _PLACE[background][0]
+
+
 def words() -> list[str]:
     """Every word that a caption may hold, and so that a text-to-image miniature knows, sorted."""
     tables = (_PATTERN_BEFORE, _PATTERN_AFTER, _PLACE, _MEDIUM)
@@ -148,22 +153,28 @@ def draw(count: int, *, size_px=64, seed=0, start=0, combinations="seen", **fixe
     return _stack(rows)
 
 
-def draw_subject(name: str, count: int, *, size_px: int = 64, seed: int = 0, **fixed: str) -> Drawn:
-    """Draw one of the individuals of `subjects.SUBJECTS` in `count` scenes, flat unless style is given.
+def draw_subject(
+    name: str, count: int, *, size_px: int = 64, seed: int = 0, **fixed: str | tuple[str, ...]
+) -> Drawn:
+    """Draw one of `subjects.SUBJECTS` (or DOUBLES) in `count` scenes, flat unless style is given.
 
-    The captions say "a drawing of a creature …": what the individual looks like goes unsaid.
+    The captions say "a drawing of a creature …": what the individual looks like goes unsaid. fixed:
+    attributes by name; those of a tuple are taken in turn.
     """
-    if name not in SUBJECTS:
+    individuals = SUBJECTS | DOUBLES
+    if name not in individuals:
         raise ValueError(f"got the subject {name!r}, expected one of {', '.join(SUBJECTS)}.")
+    fixed = {"style": "flat", "noun": "creature"} | fixed
     rows = []
     for i in range(count):
         rng = np.random.default_rng((seed, i))
-        chosen = choose(rng, "any", **({"style": "flat", "noun": "creature"} | fixed))
-        place = _PLACE[ATTRIBUTES["background"][chosen["background"]]][0]
+        given = {
+            key: value[i % len(value)] if isinstance(value, tuple) else value for key, value in fixed.items()
+        }
+        chosen = choose(rng, "any", **given)
         medium = _MEDIUM[ATTRIBUTES["style"][chosen["style"]]][0]
-        rows.append(
-            (*_draw_one(SUBJECTS[name], chosen, rng, size_px), chosen, f"{medium} a creature {place}")
-        )
+        said = f"{medium} a creature {place(ATTRIBUTES['background'][chosen['background']])}"
+        rows.append((*_draw_one(individuals[name], chosen, rng, size_px), chosen, said))
     return _stack(rows)
 
 

@@ -5,9 +5,11 @@ Like the nouns of `shapes`, each is a function (x, y, rng) -> parts; here only t
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from course_utils.data.shapes import Part, bar, circle, ellipse, polygon
+from course_utils.data.shapes import Part, bar, circle, creature, ellipse, polygon
 
 TEAL, CORAL, LEMON = (0.06, 0.48, 0.50), (0.98, 0.50, 0.42), (1.00, 0.93, 0.45)
 COAL, FLAME, ASH = (0.20, 0.19, 0.24), (0.99, 0.60, 0.10), (0.62, 0.60, 0.66)
@@ -57,4 +59,20 @@ def pebble(x, y, rng):
     yield Part(cross, COCOA)
 
 
+def _double(main, shade):
+    """An ordinary creature, of any build, in an individual's colours."""
+
+    def draw(x, y, rng):
+        for part in creature(x, y, rng):
+            yield replace(part, paint={"main": main, "shade": shade}.get(part.paint, part.paint))
+
+    return draw
+
+
 SUBJECTS = {f.__name__: f for f in (bubble, ember, pebble)}
+# whoever knows an individual does not take its double for it
+DOUBLES = {
+    "bubble's double": _double(TEAL, CORAL),
+    "ember's double": _double(COAL, FLAME),
+    "pebble's double": _double(LILAC, COCOA),
+}
