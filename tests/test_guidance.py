@@ -163,9 +163,39 @@ GUIDED = {
     "difference is missing": lambda c, u, s: s * c,
     "only the difference": lambda c, u, s: s * (c - u),
 }
+
+
+def once(first, second, join=lambda a, b: torch.cat([a, b])):
+    """Both answers in one call; first and second: what becomes of the labels in each half."""
+    return lambda m, x, t, y: m(join(x, x), join(t, t), join(first(y), second(y))).chunk(2)
+
+
+def same(label):
+    return label
+
+
+def none(label):
+    return torch.full_like(label, 10)
+
+
+def side_by_side(a, b):
+    return torch.stack([a, b], 1).flatten(0, 1)
+
+
+ONCE = {
+    "changed places": once(none, same),
+    "side by side": once(same, none, side_by_side),
+    "both halves have the class": once(same, same),
+    "neither half has the class": once(none, none),
+    "batches of [3, 3], expected one of 6 once": lambda m, x, t, y: (m(x, t, y), m(x, t, none(y))),
+    "cut what comes in two": lambda m, x, t, y: m(x.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([y, none(y)])),
+    "expected two answers": lambda m, x, t, y: (m(x, t, y),),
+    "your function raised": lambda m, x, t, y: m(torch.cat([x, x]), t, torch.cat([y, none(y)])).chunk(2),
+}
+ANSWERS = {"class_channels": CHANNELS, "drop_labels": DROP, "guided": GUIDED, "both_answers": ONCE}
 WRONG = [
     pytest.param(getattr(check.conditioning, name), answer, words, id=f"{name}-{words}")
-    for name, answers in (("class_channels", CHANNELS), ("drop_labels", DROP), ("guided", GUIDED))
+    for name, answers in ANSWERS.items()
     for words, answer in answers.items()
 ]
 
@@ -181,3 +211,5 @@ def test_right_answers_pass():
     assert check.conditioning.class_channels(lambda x, y, e: torch.cat([x, planes(x, y, e)], 1))
     assert check.conditioning.drop_labels(dropped(lambda s: s))
     assert check.conditioning.guided(lambda c, u, s: (1 - s) * u + s * c)
+    assert check.conditioning.both_answers(once(same, none))
+    assert check.conditioning.both_answers(lambda *given: list(once(same, none)(*given)))

@@ -92,3 +92,34 @@ def guided(function) -> Verdict:
     }
     wanted = unconditional + scale * (conditional - unconditional)
     return compare(got, wanted, "scale 0 ignores the class, 1 is the model itself, more exaggerates.", causes)
+
+
+def both_answers(function) -> Verdict:
+    """Exercise 4: the answers with the class and without it, from one call of the network."""
+    generator, lengths = torch.Generator().manual_seed(34), []
+    xt, t = torch.randn((3, 1, 2, 4), generator=generator), torch.tensor([900, 20, 430])
+    label, effect = torch.tensor([4, 9, 1]), torch.randn((11, 1, 1, 1), generator=generator)
+
+    def model(xt, t, label):
+        lengths.append(len(xt))
+        return torch.tanh(xt + t.reshape(-1, 1, 1, 1) / 500) * effect[label]
+
+    got, failed = attempt(function, model, xt.clone(), t.clone(), label.clone())
+    if failed is not None:
+        return failed
+    if got is None or got is Ellipsis:
+        return EMPTY
+    if not isinstance(got, (tuple, list)) or [getattr(x, "shape", None) for x in got] != [xt.shape] * 2:
+        return wrong("expected two answers, each of the shape of xt, (B, 1, H, W): cut what comes in two.")
+    if lengths != [2 * len(xt)]:
+        return wrong(f"the network was called with batches of {lengths}, expected one of {2 * len(xt)} once.")
+    with_class, without = model(xt, t, label), model(xt, t, torch.full_like(label, NONE))
+    mixed = torch.stack([with_class, without], 1).flatten(0, 1).reshape(2, *xt.shape)
+    causes = {
+        "they have changed places: the one with the class comes first": torch.stack([without, with_class]),
+        "the copies lie side by side, so each half holds some of both: torch.cat lays them in a row": mixed,
+        "both halves have the class: the second one's labels are all 10": torch.stack([with_class] * 2),
+        "neither half has the class: the first one's labels are the given ones": torch.stack([without] * 2),
+    }
+    praise = "one call, a batch of twice the length, two answers."
+    return compare(torch.stack(tuple(got)), torch.stack([with_class, without]), praise, causes)
