@@ -13,7 +13,7 @@ from course_utils.explore.frame import contact_sheet, known, panel, single, slid
 from course_utils.show import COLOURS, Picture, plot
 
 ERRORS = (0.02, 0.05, 0.1, 0.2, 0.4)  # root mean square, of an output whose own is about 1
-SIZE = (9.8, 2.9)  # inches
+SIZE = (9.8, 2.1)  # inches
 
 Decode = Callable[[Tensor], Tensor]  # what the network works on, (N, C, H, W) -> pictures in [-1, 1]
 

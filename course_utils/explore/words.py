@@ -33,7 +33,7 @@ def _draw_word_attention(figure, looks, words, word, step):
         1,
         2,
         width_ratios=(2, 1.1),
-        gridspec_kw={"left": 0.01, "right": 0.98, "top": 0.86, "bottom": 0.12, "wspace": 0.22},
+        gridspec_kw={"left": 0.01, "right": 0.98, "top": 0.86, "bottom": 0.12, "wspace": 0.3},
     )
     one = look.maps[word]
     alone = heated(torch.full_like(look.picture, -1.0)[None], one[None])
