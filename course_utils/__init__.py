@@ -13,6 +13,7 @@ _SUBMODULES = (
     "explore",
     "guidance",
     "hosting",
+    "latent",
     "profile",
     "runs",
     "scores",

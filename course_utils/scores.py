@@ -209,3 +209,45 @@ def load_judge(name: str) -> Judge:
         judge = Judge(**json.loads(file.metadata()["config"]))
         judge.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})  # noqa: SIM118
     return judge.eval()
+
+
+def clip_features(clip, processor, x: Tensor) -> Tensor:
+    """What CLIP makes of pictures x, (N, 3, H, W) in [-1, 1]: (N, D), each row of length 1.
+
+    Of the CLIPImageProcessor only mean and standard deviation are used: it lets no gradients pass itself.
+    """
+    side = clip.config.vision_config.image_size
+    if x.shape[-1] != side:
+        x = nn.functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
+    mean, std = (
+        torch.tensor(values, device=clip.device).reshape(1, 3, 1, 1)
+        for values in (processor.image_mean, processor.image_std)
+    )
+    seen = clip.vision_model(pixel_values=((x.to(clip.device) + 1) / 2 - mean) / std).pooler_output
+    return nn.functional.normalize(clip.visual_projection(seen), dim=-1)
+
+
+class WordJudge(nn.Module):
+    """A judge whose answers are sentences: it reads the one that fits a picture best.
+
+    Zero-shot classification (Radford et al. 2021, section 3.1.2); it takes the place of a `Judge` in `read`.
+    questions: name -> its answers, as sentences. clip, tokenizer, processor: a CLIPModel with its
+    CLIPTokenizer and CLIPImageProcessor. Pictures are (B, 3, H, W) in [-1, 1], of any size.
+    """
+
+    def __init__(self, clip, tokenizer, processor, questions: dict[str, list[str]]):
+        super().__init__()
+        self.clip, self.processor = clip, processor
+        self.questions = {name: len(answers) for name, answers in questions.items()}
+        self.answers = {name: self._wanted(tokenizer, answers) for name, answers in questions.items()}
+
+    @torch.no_grad()
+    def _wanted(self, tokenizer, sentences):
+        tokens = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt").to(self.clip.device)
+        seen = self.clip.text_projection(self.clip.text_model(**tokens).pooler_output)
+        return nn.functional.normalize(seen, dim=-1)  # (answers, D)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """name -> logits, (B, answers), on the CPU."""
+        seen, scale = clip_features(self.clip, self.processor, x), self.clip.logit_scale.exp()
+        return {name: (scale * seen @ wanted.T).float().cpu() for name, wanted in self.answers.items()}

@@ -121,9 +121,15 @@ def heated(x: Tensor, maps: Tensor) -> Tensor:
     return 0.6 * colour.permute(0, 3, 1, 2) + 0.4 * x.float().cpu().mean(1, keepdim=True)
 
 
-def strip(columns: Sequence[tuple[str, Tensor]], names: Sequence[str], *, alt: str) -> Picture:
-    """A film strip: for each (label, pictures (R, C, H, W)) a column, and `names` for its R rows."""
-    figure = Picture(min(12.0, 1.15 * len(columns) + 0.9), 1.15 * len(names) + 0.35, alt)
+def strip(
+    columns: Sequence[tuple[str, Tensor]], names: Sequence[str], *, below: Sequence[str] = (), alt: str
+) -> Picture:
+    """A film strip: for each (label, pictures (R, C, H, W)) a column, and `names` for its R rows.
+
+    below: a text under each column, such as its scores.
+    """
+    lines = max((text.count("\n") + 1 for text in below), default=0)
+    figure = Picture(min(12.0, 1.15 * len(columns) + 0.9), 1.15 * len(names) + 0.35 + 0.17 * lines, alt)
     axes = figure.subplots(len(names), len(columns), squeeze=False)
     for j, (label, x) in enumerate(columns):
         for i, tile in enumerate(pixels(x)):
@@ -134,6 +140,8 @@ def strip(columns: Sequence[tuple[str, Tensor]], names: Sequence[str], *, alt: s
                 axes[i, j].set_title(label, fontsize=9)
     for ax, name in zip(axes[:, 0], names, strict=True):
         ax.set_ylabel(name, fontsize=9)
+    for ax, text in zip(axes[-1], below, strict=bool(below)):
+        ax.set_xlabel(text, fontsize=8)
     return figure
 
 

@@ -3,6 +3,22 @@
 A check never raises, whatever it is given: its verdict is true or false and shows itself as a line.
 """
 
-from course_utils.check import conditioning, deep_dive, finetuning, introduction, scratch
+from course_utils.check import (
+    conditioning,
+    deep_dive,
+    finetuning,
+    introduction,
+    quicktour,
+    scratch,
+    stable_diffusion,
+)
 
-__all__ = ["conditioning", "deep_dive", "finetuning", "introduction", "scratch"]
+__all__ = [
+    "conditioning",
+    "deep_dive",
+    "finetuning",
+    "introduction",
+    "quicktour",
+    "scratch",
+    "stable_diffusion",
+]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from course_utils.data.butterflies import BACKGROUNDS, COLOURS, PATTERNS, SHAPES
-from course_utils.data.folder import read_folder
+from course_utils.data.folder import as_rgb, read_folder, square
 from course_utils.data.hub import download  # here, before `def hub`: a first import later would replace that
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
     "scene_words",
     "scenes",
     "split",
+    "square",
+    "stack",
     "subject",
     "to_model",
     "to_uint8",
@@ -196,6 +198,11 @@ def to_model(images: Tensor) -> Tensor:
 def to_uint8(x: Tensor) -> Tensor:
     """float in [-1, 1] (what lies outside is cut off) -> uint8 0..255, same shape, on the CPU."""
     return x.detach().float().cpu().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def stack(images) -> Tensor:
+    """PIL images of one size, as the pipelines return them -> uint8 (N, 3, H, W)."""
+    return torch.from_numpy(np.stack([np.asarray(as_rgb(image)).transpose(2, 0, 1) for image in images]))
 
 
 class Batches:

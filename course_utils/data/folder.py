@@ -62,9 +62,15 @@ def read_picture(file, size_px: int) -> np.ndarray:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
             image.draft("RGB", (2 * size_px, 2 * size_px))  # lets a large JPEG be decoded small
-            image = as_rgb(ImageOps.exif_transpose(image))
-    square = ImageOps.fit(image, (size_px, size_px), Image.Resampling.LANCZOS)
-    return np.asarray(square).transpose(2, 0, 1)
+            return np.asarray(square(image, size_px)).transpose(2, 0, 1)
+
+
+def square(image: Image.Image, size_px: int) -> Image.Image:
+    """A picture of any mode and size as a pipeline can take it: RGB, size_px wide and high.
+
+    It is turned upright, laid on white where it is transparent, cut to its central square and resized.
+    """
+    return ImageOps.fit(as_rgb(ImageOps.exif_transpose(image)), (size_px, size_px), Image.Resampling.LANCZOS)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -11,8 +11,10 @@ from course_utils.explore.faces import draw_three_faces, three_faces, three_face
 from course_utils.explore.film import draw_film_strip, film_strip, film_strip_sheet
 from course_utils.explore.frame import panel
 from course_utils.explore.guess import be_the_denoiser, be_the_denoiser_sheet, draw_be_the_denoiser
+from course_utils.explore.latents import draw_latent_viewer, latent_viewer, latent_viewer_sheet
 from course_utils.explore.mix import draw_prompt_mix, prompt_mix, prompt_mix_sheet
 from course_utils.explore.noise import SCHEDULES, draw_noise_dial, noise_dial, noise_dial_sheet
+from course_utils.explore.prompt import draw_prompt_explorer, prompt_explorer, prompt_explorer_sheet
 from course_utils.explore.race import draw_step_budget_race, step_budget_race, step_budget_race_sheet
 from course_utils.explore.score import draw_score_map, score_map, score_map_sheet
 from course_utils.explore.warp import draw_guidance_warp, guidance_warp, guidance_warp_sheet
@@ -29,7 +31,9 @@ __all__ = [
     "draw_class_explorer",
     "draw_film_strip",
     "draw_guidance_warp",
+    "draw_latent_viewer",
     "draw_noise_dial",
+    "draw_prompt_explorer",
     "draw_prompt_mix",
     "draw_randomness_knob",
     "draw_score_map",
@@ -41,9 +45,13 @@ __all__ = [
     "film_strip_sheet",
     "guidance_warp",
     "guidance_warp_sheet",
+    "latent_viewer",
+    "latent_viewer_sheet",
     "noise_dial",
     "noise_dial_sheet",
     "panel",
+    "prompt_explorer",
+    "prompt_explorer_sheet",
     "prompt_mix",
     "prompt_mix_sheet",
     "randomness_knob",
