@@ -44,11 +44,11 @@ def main(arguments=None):
     return 0
 
 
-def lab_command(port, screen, as_root):
+def lab_command(port, screen, as_root, root=notebooks.ROOT):
     """Return the command that starts JupyterLab on `port`, at the first notebook, as quietly as it can."""
     command = [sys.executable, "-m", "jupyterlab", f"--port={port}", "--log-level=ERROR"]
     command.append("--LabApp.log_level=ERROR")
-    command += [f"--ServerApp.root_dir={notebooks.ROOT}", f"--LabApp.default_url={first_page()}"]
+    command += [f"--ServerApp.root_dir={root}", f"--LabApp.default_url={first_page()}"]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     if not screen:
         command.append("--no-browser")
@@ -102,9 +102,9 @@ def address_of_running(root):
     return None
 
 
-def answers(url, process):
+def answers(url, process, seconds=START_SECONDS):
     """Wait until `url` answers; return False when the process ends, or the time is over, before."""
-    end = time.monotonic() + START_SECONDS
+    end = time.monotonic() + seconds
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy to this machine itself
     while process.poll() is None and time.monotonic() < end:
         try:

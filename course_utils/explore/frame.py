@@ -22,7 +22,7 @@ def panel(draw: Callable[..., show.Picture], controls: Mapping[str, ipywidgets.W
     argument -> widget with a `value`. Where draw raises, its message stands below the last good picture.
     """
     picture, text = ipywidgets.Image(format="png"), ipywidgets.HTML()
-    picture.layout.max_width = "100%"
+    picture.layout.max_width, picture.layout.align_self = "100%", "flex-start"  # never larger than it is
     drawn_last = []
 
     def redraw(_=None):
@@ -39,6 +39,7 @@ def panel(draw: Callable[..., show.Picture], controls: Mapping[str, ipywidgets.W
             drawn = None
 
     for control in controls.values():
+        control.tooltip = control.description  # else ipywidgets 8 shows "null" where the mouse rests on it
         control.observe(redraw, "value")
     redraw()
     wrapping = ipywidgets.Layout(display="flex", flex_flow="row wrap")
@@ -61,10 +62,26 @@ def _garbage_later():
             gc.enable()
 
 
+# What ipywidgets leaves out for those who listen: names for a slider and the number beside it, the label of
+# the slider's stop (it says its index), and an alt text. Runs after each drawing, when all parts are there.
+SPOKEN = """<img hidden alt="" src="data:," onerror="setTimeout(() => {
+    const panel = this.closest('.widget-vbox');
+    panel?.querySelectorAll('.widget-slider').forEach(slider => {
+        const [label, handle, number] =
+            ['.widget-label', '[role=slider]', '.widget-readout'].map(part => slider.querySelector(part));
+        handle?.setAttribute('aria-label', label.textContent);
+        handle?.setAttribute('aria-valuetext', number.textContent);
+        number.setAttribute('role', 'textbox');
+        number.setAttribute('aria-label', label.textContent);
+    });
+    panel?.querySelector('img.widget-image')?.setAttribute('alt', 'the drawing that is described below');
+}, 300)">"""
+
+
 def _line(words):
     """A paragraph that screen readers read out when it changes: the first line of `words`."""
     line = html.escape(str(words).strip().partition("\n")[0])
-    return f'<p role="status" style="line-height: 1.4">{line}</p>'
+    return f'<p role="status" style="line-height: 1.4">{line}</p>{SPOKEN}'
 
 
 def slider(description: str, low: int, high: int, value: int) -> ipywidgets.IntSlider:

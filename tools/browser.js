@@ -1,0 +1,47 @@
+// What tools/browser.py asks a page of JupyterLab. A panel is what course_utils.explore.frame.panel makes.
+window.course = {
+  PANEL: ".jp-OutputArea .widget-vbox:has(> .widget-image)",
+  CONTROLS: ":is([role=slider], .widget-readout[contenteditable=true], select, input, button, textarea)",
+  SIGNS: ["Traceback (most recent call last)", "Error displaying widget", "Error creating widget", "Cannot draw"],
+
+  all: (selector) => [...document.querySelectorAll(selector)],
+
+  // whether "Run All Cells" has come to its end
+  finished() {
+    const prompts = course.all(".jp-CodeCell .jp-InputPrompt").map((prompt) => prompt.textContent);
+    return prompts.some((text) => /\d/.test(text)) && !prompts.some((text) => text.includes("*"));
+  },
+
+  // the last lines of every output that shows an error
+  errors() {
+    const wrong = (output) =>
+      output.dataset.mimeType == "application/vnd.jupyter.error" ||
+      course.SIGNS.some((sign) => output.innerText.includes(sign));
+    const lines = (output) => output.innerText.trim().split("\n");
+    return course.all(".jp-OutputArea-output").filter(wrong).map((output) => lines(output).slice(-3).join(" / "));
+  },
+
+  // controls that are part of no panel
+  strays() {
+    const controls = course.all(`.jp-OutputArea .jupyter-widgets ${course.CONTROLS}`);
+    return controls.filter((control) => !control.closest(course.PANEL)).map((e) => e.outerHTML.slice(0, 80));
+  },
+
+  // what changes with each drawing: the picture, once it is loaded, and the words below it
+  look(panel) {
+    const picture = panel.querySelector("img.widget-image");
+    return [picture.complete && picture.src, panel.querySelector("[role=status]").textContent];
+  },
+
+  // what a slider or a list stands at
+  value(row) {
+    const control = row.querySelector("select, [role=slider]");
+    return control.value ?? control.ariaValueNow;
+  },
+
+  // role and name, as a screen reader is told, of what has the focus, if that is in the panel
+  focused(panel) {
+    const control = document.activeElement;
+    return panel.contains(control) ? [control.computedRole, control.computedName] : null;
+  },
+};
