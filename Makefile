@@ -8,7 +8,7 @@ BEGIN ?=
 COURSE := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install lab run test bench notebooks figures links i18n i18n-status lint clean
+.PHONY: help install lab run test rehearsal bench notebooks figures links i18n i18n-status lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: install ## the tests, then every notebook, each alone in an empty folder
 	@echo "The tests of the widgets again, with ipywidgets 7, which Colab has:"
 	@PYTHONPATH=.venv/ipywidgets7 $(COURSE) -m pytest -q -W ignore::DeprecationWarning tests/test_explore.py
 	@$(COURSE) -m tools.alone $(NOTEBOOK)
+
+rehearsal: install ## every notebook (or NOTEBOOK=…) at scale full, against a Hub on this machine
+	@$(COURSE) -m tests.rehearsal $(NOTEBOOK)
 
 bench: install ## measure speed and memory
 	@$(COURSE) -m benchmarks

@@ -10,6 +10,7 @@ _SUBMODULES = (
     "checkpoints",
     "data",
     "diffusion",
+    "downloads",
     "explore",
     "guidance",
     "hosting",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from course_utils import profile
+from course_utils.downloads import sha256, snapshot
 
 MINIATURES = Path(__file__).parent / "miniatures"
 
@@ -29,13 +30,15 @@ class HubSet:
 class HubModel:
     """A published model that takes a miniature's place at full scale: ids in order of preference.
 
-    download_mb and memory_gb: of its half-precision weights.
+    An id may end in "@" and a revision. download_mb and memory_gb: of its `weights`, the pattern of the files
+    that are loaded: those in half precision, where there are such.
     """
 
     ids: tuple[str, ...]
     licence: str
     download_mb: int
     memory_gb: float
+    weights: str = "*/*model.fp16.safetensors"
 
 
 DATASETS = {
@@ -59,20 +62,36 @@ MODELS = {
     "sd-upscaler": HubModel(
         ("stabilityai/stable-diffusion-x4-upscaler",), "CreativeML OpenRAIL++-M", 1750, 8
     ),
-    "clip": HubModel(("openai/clip-vit-base-patch32",), "MIT", 605, 1),
+    "clip": HubModel(
+        # what OpenAI published are pickles; the Hub keeps the safetensors of them as a request to be merged
+        ("openai/clip-vit-base-patch32@refs/pr/15", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
+        "MIT",
+        605,
+        1,
+        weights="model.safetensors",
+    ),
 }
 
 
 def locate(name: str) -> str:
-    """What `from_pretrained` should be given for `name`: at mini the miniature's folder, at full a Hub id.
+    """The folder for `from_pretrained`: of the miniature at mini, of what is published in its place at full.
 
-    Raises KeyError for an unknown name, OSError if the miniature is damaged, and ConnectionError if none of
-    the published ids answers.
+    Raises KeyError for an unknown name, OSError if the miniature is damaged or the disk has no room, and
+    ConnectionError if none of the published ids can be had.
     """
     known = {*MODELS, *(folder.name for folder in MINIATURES.iterdir() if folder.is_dir())}
     if name not in known:
         raise KeyError(f"got the model name {name!r}, expected one of {', '.join(sorted(known))}.")
-    return _first_that_answers(name) if profile.scale() == "full" and name in MODELS else verified(name)
+    if not _is_published(name):
+        return verified(name)
+    mend = "restart with COURSE_SCALE=mini to use the course's own miniature"
+    wanted = ((MODELS[name].weights,), ("*.json", "*.txt"))
+    return str(snapshot(f"model {name!r}", MODELS[name].ids, *wanted, mend)[1])
+
+
+def _is_published(name):
+    """Whether, at this scale, what is published takes the miniature's place."""
+    return profile.scale() == "full" and name in MODELS
 
 
 def verified(name: str) -> str:
@@ -90,12 +109,6 @@ def verified(name: str) -> str:
     return str(MINIATURES / name)
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def note_checksums() -> None:
     """Write down the checksum of every file of every miniature but the cards, as they lie there now."""
     files = sorted(path for path in MINIATURES.glob("*/**/*") if path.is_file() and path.suffix != ".md")
@@ -107,44 +120,51 @@ def _checksums():
     return MINIATURES / "checksums.json"
 
 
-def _first_that_answers(name):
-    from huggingface_hub import hf_hub_download
-
-    failures = []
-    for hub_id in MODELS[name].ids:
-        try:
-            hf_hub_download(hub_id, "config.json" if name == "clip" else "model_index.json")
-            return hub_id
-        except Exception as error:  # the client raises a dozen kinds; all mean: try the next
-            failures.append(f"{hub_id}: {str(error).splitlines()[0][:120]}")
-    raise ConnectionError(
-        f"got no answer from the Hub for {name!r} ({'; '.join(failures)}), expected a network and one of "
-        "these ids: try again later, or restart with COURSE_SCALE=mini to use the course's own miniature."
-    )
-
-
 def load(loader, name: str, **settings):
     """`loader.from_pretrained` of what `locate` finds: safetensors only, on the course's device.
 
-    loader: a pipeline or model class of Diffusers or Transformers. settings: passed on. Raises ValueError if
-    the class needs parts that this checkpoint does not have.
+    loader: a pipeline or model class of Diffusers or Transformers. settings: passed on. What is published in
+    half precision computes in it on CUDA, and in float32 elsewhere. Raises ValueError if the class needs
+    parts that this checkpoint does not have.
     """
-    source = locate(name)
-    missing = _missing_parts(loader, Path(source) / "model_index.json")
-    if missing:
+    import torch
+
+    source, device = locate(name), profile.device()
+    if missing := _missing_parts(loader, _index(source)):
         raise ValueError(
             f"got the checkpoint {name!r} for a {loader.__name__}, expected one with {', '.join(missing)}: "
             "load it with the class that its card names."
         )
-    return loader.from_pretrained(source, use_safetensors=True, **settings).to(profile.device())
+    if _is_published(name) and ".fp16." in MODELS[name].weights:
+        half = torch.float16 if device == "cuda" else torch.float32
+        settings = {"variant": "fp16", "torch_dtype": half, **settings}
+    with warnings.catch_warnings():  # torch_dtype is about to be dtype; the oldest Diffusers wants the former
+        warnings.simplefilter("ignore", FutureWarning)
+        return loader.from_pretrained(source, use_safetensors=True, **settings).to(device)
+
+
+def _index(folder):
+    """The names and classes of a pipeline's parts, {} for a model; ValueError if it brings code."""
+    from diffusers import pipelines
+
+    path = Path(folder) / "model_index.json"
+    index = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = {None, "diffusers", "transformers", *dir(pipelines)}
+    foreign = [part for part, value in index.items() if isinstance(value, list) and value[0] not in known]
+    if foreign:
+        raise ValueError(
+            f"got a checkpoint that brings code of its own for {', '.join(foreign)}, expected classes of "
+            "Diffusers and Transformers alone: use another one."
+        )
+    return index
 
 
 def _missing_parts(loader, index):
     """What a pipeline class needs and a checkpoint's index does not have; models have no such index."""
     from diffusers import DiffusionPipeline
 
-    if loader is DiffusionPipeline or not index.exists() or not issubclass(loader, DiffusionPipeline):
+    if loader is DiffusionPipeline or not index or not issubclass(loader, DiffusionPipeline):
         return []
     parameters = inspect.signature(loader.__init__).parameters.values()
     needed = {p.name for p in parameters if p.default is p.empty and p.name != "self"}
-    return sorted(needed - set(json.loads(index.read_text())))
+    return sorted(needed - set(index))

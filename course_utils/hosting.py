@@ -15,6 +15,7 @@ from pathlib import Path
 from course_utils import messages, profile
 from course_utils.messages import tr
 
+SETTINGS = ("BATCH", "COUNT", "SIZE")  # what the notebooks call that with which memory grows
 UNTOUCHED = ("torch", "numpy", "ipywidgets")  # a host's own builds: never replaced
 
 
@@ -51,7 +52,10 @@ def start(notebook: str) -> None:
     scale = profile.scale()
     if scale == "mini":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # mini promises to need no network
-    print(_situation(scale, COSTS[notebook][scale]))
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # else each model that is loaded shows one
+    rehearsal = " COURSE_REHEARSAL is set: nothing is learned." if os.environ.get("COURSE_REHEARSAL") else ""
+    print(_situation(scale, COSTS[notebook][scale]) + rehearsal)
+    _advise_on_memory()
     from diffusers.utils import logging
 
     logging.disable_progress_bar()  # of the parts of a pipeline; those of training and sampling stay
@@ -77,16 +81,48 @@ def _situation(scale, cost):
     return " ".join((here, needs, change))
 
 
-def token() -> str | None:
+def _advise_on_memory():
+    """In a notebook, let every error of memory end with the settings to lower."""
+    from IPython import get_ipython
+
+    def show(shell, kind, error, traceback, tb_offset=None):
+        shell.showtraceback((kind, error, traceback), tb_offset=tb_offset)
+        if profile.out_of_memory(error):
+            settings = [f"{name} ({shell.user_ns[name]} now)" for name in SETTINGS if name in shell.user_ns]
+            said = tr(
+                "Memory has run out on {device}: restart the kernel, lower {settings} and run the cells "
+                "again, or restart with COURSE_SCALE=mini.",
+                device=profile.device(),
+                settings=", ".join(settings) or "the number of pictures at once",
+            )
+            print(said, file=sys.stderr)
+
+    if get_ipython():
+        get_ipython().set_custom_exc((RuntimeError, MemoryError), show)
+
+
+class Token(str):
+    """A token that does not show itself where a cell ends with it, nor in a traceback's values."""
+
+    def __repr__(self):
+        return "a token (not shown)"
+
+
+def token() -> Token | None:
     """A Hub token: HF_TOKEN, else the secret of that name in Colab or Kaggle, else what the reader types."""
-    for source in (lambda: os.environ["HF_TOKEN"], _colab_secret, _kaggle_secret):
+    for source in (lambda: os.environ["HF_TOKEN"], _colab_secret, _kaggle_secret, _typed):
         try:
-            return source()
+            found = source()
         except Exception:  # not this host, or no such secret: ask the next
             continue
+        return Token(found.strip()) if found and found.strip() else None
+    return None
+
+
+def _typed():
     import getpass
 
-    return getpass.getpass("A token of your account that may write (it is not shown): ").strip() or None
+    return getpass.getpass("A token of your account that may write (it is not shown): ")
 
 
 def _colab_secret():

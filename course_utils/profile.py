@@ -31,6 +31,26 @@ def pick(mini, full):
     return {"mini": mini, "full": full}[scale()]
 
 
+def effort(mini: int, full: int) -> int:
+    """How many steps, epochs or samples: `mini` or `full`, but at most COURSE_REHEARSAL, where that is set.
+
+    A rehearsal learns nothing: it shows in minutes that every cell of a notebook runs on this machine.
+    """
+    count, most = pick(mini, full), os.environ.get("COURSE_REHEARSAL") or str(max(mini, full))
+    if not most.isdecimal() or int(most) < 1:
+        raise ValueError(f"got COURSE_REHEARSAL={most!r}, expected a number from 1 up: set one, or unset it.")
+    return min(count, int(most))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of whatever device, says that memory has run out."""
+    import torch
+
+    words = ("DefaultCPUAllocator", "out of memory")
+    told = isinstance(error, RuntimeError) and any(each in str(error) for each in words)
+    return told or isinstance(error, (MemoryError, torch.OutOfMemoryError))
+
+
 @cache
 def fast_bf16(device_type: str) -> bool:
     """Whether bfloat16 is native on this device: there autocast gains time, elsewhere it loses."""

@@ -93,6 +93,11 @@ def run(name: str, options: argparse.Namespace, build: Build) -> int:
         if accelerator.is_main_process:
             print(f"{name}: {error}", file=sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        if not profile.out_of_memory(error):
+            raise
+        print(f"{name}: memory has run out: lower --batch-size ({options.batch_size} now).", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("Stopped. The same command with --resume goes on from the last checkpoint.", file=sys.stderr)
         return 130

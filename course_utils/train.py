@@ -132,6 +132,7 @@ def train(run: Run, batch_at: Callable[[int], Tensor], loss: Loss, accelerator=N
         rate = run.recipe.rate_at(run.step)
         for group in run.optimizer.param_groups:
             group["lr"] = rate
+        run.optimizer.zero_grad()  # a step that was interrupted leaves some of its gradients
         value = _gradients(run, model, batch_at, loss, accelerator)
         norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.recipe.max_norm)
         value, norm = _mean(torch.stack([value, norm]), accelerator)

@@ -1,4 +1,4 @@
-"""The table of models: whole miniatures, published ids in order, one sentence for everything that fails."""
+"""The table of models, and the miniatures; test_hub.py has what is published."""
 
 import shutil
 
@@ -75,43 +75,6 @@ def test_a_damaged_miniature_says_which_file_and_what_to_do(copy, damage, state)
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(KeyError, match="'dall-e', expected one of clip, ddpm-butterflies"):
         checkpoints.locate("dall-e")
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """Stand in for the Hub: ids in `gone` fail, the others answer; `asked` notes the requests."""
-    gone, asked = set(), []
-
-    def hf_hub_download(hub_id, file):
-        asked.append((hub_id, file))
-        if hub_id in gone:
-            raise OSError(f"404: no repository {hub_id}\nmore lines")
-        return file
-
-    monkeypatch.setenv("COURSE_SCALE", "full")
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
-    return gone, asked
-
-
-def test_at_full_the_first_id_that_answers_is_taken(hub):
-    gone, asked = hub
-    first, second = checkpoints.MODELS["sd"].ids
-    assert checkpoints.locate("sd") == first
-    gone.add(first)
-    assert checkpoints.locate("sd") == second
-    assert asked == [(name, "model_index.json") for name in (first, first, second)]
-    assert checkpoints.locate("ddpm-butterflies") == str(checkpoints.MINIATURES / "ddpm-butterflies")
-
-
-def test_if_no_id_answers_one_sentence_names_all_and_offers_mini(hub):
-    gone, _ = hub
-    gone.update(checkpoints.MODELS["sd"].ids)
-    with pytest.raises(ConnectionError) as caught:
-        checkpoints.locate("sd")
-    message = str(caught.value)
-    assert all(f"{name}: 404: no repository {name}" in message for name in gone)
-    assert "COURSE_SCALE=mini" in message
-    assert "\n" not in message
 
 
 def test_deleted_repositories_are_not_in_the_table():

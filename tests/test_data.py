@@ -1,10 +1,6 @@
-"""Drawn butterflies, digits, the Hub, and batches."""
+"""Drawn butterflies, digits, and batches; test_hub.py has the published sets."""
 
 import importlib
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +8,7 @@ import torch
 from PIL import Image
 
 from course_utils import data
-from course_utils.checkpoints import DATASETS
 
-ROOT = Path(__file__).parent.parent
 drawn = importlib.import_module("course_utils.data.butterflies")  # data.butterflies is the function
 
 
@@ -145,110 +139,6 @@ def test_ranges_there_and_back():
     assert x.flatten()[51].item() == pytest.approx(-0.6)
     assert torch.equal(data.to_uint8(x), every) and every.max() == 255
     assert data.to_uint8(torch.tensor([-7.0, 0.0, 7.0])).tolist() == [0, 128, 255]
-
-
-# The Hub
-
-
-class Rows:
-    """What the datasets library gives, as far as it is used."""
-
-    def __init__(self, columns):
-        self.columns, self.column_names = columns, list(columns)
-
-    def __len__(self):
-        return len(next(iter(self.columns.values())))
-
-    def __getitem__(self, name):
-        return self.columns[name]
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """A Hub that holds what a test puts into it: id -> columns; what was asked for is in `hub.asked`."""
-    import datasets
-
-    class Hub(dict):
-        asked = []
-
-        def load(self, name, split):
-            self.asked.append((name, split))
-            if name not in self:
-                raise OSError(f"{name} is out of reach\nwith more lines")
-            return Rows(self[name])
-
-    hub = Hub()
-    hub.asked = []
-    monkeypatch.setattr(datasets, "load_dataset", hub.load)
-    return hub
-
-
-def test_a_hub_set_is_cut_and_resized(hub):
-    picture = Image.new("RGB", (60, 20), (0, 200, 0))
-    picture.paste((200, 0, 0), (20, 0, 40, 20))
-    hub["someone/cats"] = {"image": [picture, picture.convert("RGBA")]}
-    images = data.load("someone/cats", size_px=8, count=2)
-    assert hub.asked == [("someone/cats", "train[:2]")]
-    assert images.images.shape == (2, 3, 8, 8) and images.source == "2 pictures from someone/cats"
-    assert images.images[1, :, 4, 4].tolist() == [200, 0, 0]
-
-
-def test_at_full_scale_the_names_mean_the_published_sets(hub, monkeypatch):
-    monkeypatch.setenv("COURSE_SCALE", "full")
-    hub["ylecun/mnist"] = {"image": [Image.new("L", (28, 28), 9)] * 3, "label": [4, 0, 9]}
-    digits = data.load("digits", size_px=28)
-    assert hub.asked == [("ylecun/mnist", "train")]
-    assert digits.images.shape == (3, 1, 28, 28) and digits.images.unique().tolist() == [9]
-    assert digits.labels["digit"].tolist() == [4, 0, 9]
-    hub[DATASETS["butterflies"].ids[0]] = {"image": [Image.new("RGB", (9, 9))]}
-    assert len(data.load("butterflies", size_px=8)) == 1
-
-
-def test_ids_are_tried_in_order(hub, monkeypatch):
-    from course_utils import checkpoints
-
-    table = {"birds": checkpoints.HubSet(("first/birds", "second/birds"), "CC0-1.0", 1)}
-    monkeypatch.setattr(importlib.import_module("course_utils.data.hub"), "DATASETS", table)
-    hub["second/birds"] = {"image": [Image.new("RGB", (9, 9))]}
-    assert data.hub("birds", size_px=8).source == "1 pictures from second/birds"
-    assert [name for name, _ in hub.asked] == ["first/birds", "second/birds"]
-    hub.clear()
-    with pytest.raises(ConnectionError, match=r"first/birds: first/birds is out of reach; second/birds: "):
-        data.hub("birds")
-
-
-def test_a_hub_set_without_pictures_is_refused(hub):
-    hub["someone/texts"] = {"text": ["a"], "label": [1]}
-    with pytest.raises(
-        ValueError, match="got a set with the columns text, label, expected one named 'image'"
-    ):
-        data.load("someone/texts", size_px=8)
-
-
-@pytest.mark.parametrize(("offline", "mend"), [("0", "connect"), ("1", "unset HF_HUB_OFFLINE and restart")])
-def test_a_hub_that_cannot_be_reached_is_said_in_one_sentence(offline, mend, tmp_path):
-    """The real client, at a port of this machine where nothing listens; it does not wait between attempts."""
-    code = (
-        "import time; time.sleep = lambda seconds: None\n"
-        "from course_utils import data\n"
-        "try: data.load('butterflies', size_px=8)\n"
-        "except ConnectionError as error: print(error)"
-    )
-    environment = {
-        **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
-        "PYTHONPATH": str(ROOT),
-        "COURSE_SCALE": "full",
-        "HF_ENDPOINT": "http://127.0.0.1:9",
-        "HF_HUB_OFFLINE": offline,
-        "HF_HOME": str(tmp_path),
-    }
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    (sentence,) = done.stdout.splitlines()
-    assert sentence.startswith(
-        "got no set 'butterflies' from the Hub (huggan/smithsonian_butterflies_subset: "
-    )
-    assert f"expected a public one and a network: {mend}, give a folder of pictures, or restart" in sentence
 
 
 # Batches

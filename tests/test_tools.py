@@ -93,7 +93,10 @@ def test_a_python_without_venv_is_told_what_to_do(tmp_path):
         bootstrap.make_venv(str(tmp_path), run=lambda *_, **__: SimpleNamespace(returncode=1, stdout=said))
 
 
-@pytest.mark.skipif(bool(os.environ.get("COURSE_NEWEST")), reason="the newest versions are not pinned")
+OTHERS = os.environ.get("COURSE_NEWEST") or os.environ.get("COURSE_OLDEST")
+
+
+@pytest.mark.skipif(bool(OTHERS), reason="other versions than the pinned ones are installed")
 def test_the_pinned_versions_install_on_every_python_from_the_oldest_on():
     from packaging.specifiers import SpecifierSet
 
@@ -178,6 +181,15 @@ def test_the_weekly_run_takes_the_newest_versions(monkeypatch):
     monkeypatch.setenv("COURSE_NEWEST", "1")
     command = bootstrap.pip_command(".", ["--pre"])
     assert "-c" not in command and "--upgrade" in command and command[-1] == "--pre"
+
+
+def test_another_weekly_run_takes_the_oldest_versions(monkeypatch):
+    monkeypatch.setenv("COURSE_OLDEST", "1")
+    command = bootstrap.pip_command(".", [])
+    assert command[command.index("-c") + 1].endswith("oldest.txt")
+    ranges = (notebooks.ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = (notebooks.ROOT / "tests" / "oldest.txt").read_text(encoding="utf-8").splitlines()
+    assert {line.replace(">=", "==") for line in ranges if line[:1].isalpha()} <= set(pins)
 
 
 def test_the_pinned_versions_are_within_the_ranges():

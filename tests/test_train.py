@@ -140,6 +140,25 @@ def test_a_resumed_run_repeats_an_unbroken_one_bit_for_bit(tmp_path):
     assert torch.equal(weights(second.ema), weights(unbroken.ema))
 
 
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened():
+    recipe, calls = replace(RECIPE, accumulate=2), []
+
+    def interrupted(model, x0, generator):
+        calls.append(0)
+        if len(calls) == 6:  # the second batch of the third step
+            raise KeyboardInterrupt
+        return denoise_loss(model, x0, generator)
+
+    whole, run = (train.Run(network(), recipe) for _ in range(2))
+    list(train.train(whole, batches(), denoise_loss))
+    with pytest.raises(KeyboardInterrupt):
+        list(train.train(run, batches(), interrupted))
+    assert run.step == 2
+    assert [progress.step for progress in train.train(run, batches(), denoise_loss)] == list(range(3, 13))
+    assert torch.equal(weights(run.model), weights(whole.model))
+    assert torch.equal(weights(run.ema), weights(whole.ema))
+
+
 def test_randomness_depends_on_seed_and_step_alone():
     torch.manual_seed(1)
     first = [p.loss for p in train.train(train.Run(network(), RECIPE), batches(), denoise_loss)]

@@ -17,7 +17,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OLDEST = (3, 11)
 NEEDED_GB = 3.0  # PyTorch's CPU build and everything else: 2.1 GB installed, plus what pip unpacks on the way
 OLD_WIDGETS = os.path.join("tests", "ipywidgets7.txt")
-KEYED_FILES = ("requirements.txt", "constraints.txt", "pyproject.toml", OLD_WIDGETS)
+OLD_VERSIONS = os.path.join("tests", "oldest.txt")
+KEYED_FILES = ("requirements.txt", "constraints.txt", "pyproject.toml", OLD_WIDGETS, OLD_VERSIONS)
 
 CPU_HINT = (
     "on Linux without an NVIDIA card, "
@@ -160,7 +161,8 @@ def no_venv():
 
 def pip_command(root, pip_args):
     """Return the arguments of `pip` that install the course and its tools."""
-    constraints = os.path.join(root, "constraints.txt")
+    old = os.environ.get("COURSE_OLDEST")  # another weekly run: the oldest versions that are allowed
+    constraints = os.path.join(root, OLD_VERSIONS if old else "constraints.txt")
     command = ["install", "--disable-pip-version-check", "--no-input", "-c", constraints]
     if os.environ.get("COURSE_NEWEST"):  # the weekly run: the newest release of everything
         command = command[:3] + ["--upgrade", "--upgrade-strategy", "eager"]
@@ -227,7 +229,8 @@ def explain(text, program, status):
 
 def stamp_key(root, python_version):
     """Return what the installation depends on, as one hash."""
-    place = "%s %s %s" % (python_version, root, os.environ.get("COURSE_NEWEST", ""))
+    versions = [os.environ.get(name, "") for name in ("COURSE_NEWEST", "COURSE_OLDEST")]
+    place = "%s %s %s" % (python_version, root, versions)
     digest = hashlib.sha256(place.encode("utf-8"))
     for name in KEYED_FILES:
         digest.update((read(os.path.join(root, name)) or "").encode("utf-8"))

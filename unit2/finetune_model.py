@@ -15,7 +15,7 @@ from pathlib import Path
 
 from diffusers import DDPMPipeline, DDPMScheduler
 
-from course_utils import checkpoints, script
+from course_utils import checkpoints, downloads, script
 
 EXAMPLES = """examples:
   python unit2/finetune_model.py --data butterflies --output runs/flowers_to_butterflies
@@ -61,7 +61,10 @@ def open_pipeline(name: str) -> DDPMPipeline:
             f"{', '.join(f.name for f in checkpoints.MINIATURES.glob('ddpm-*'))}, a folder, or an id like "
             "owner/name: check its name."
         )
-    return DDPMPipeline.from_pretrained(str(source) if Path(source).exists() else name, use_safetensors=True)
+    if not Path(source).exists():
+        wanted = ("*diffusion_pytorch_model.safetensors",), ("*.json",)
+        _, source = downloads.snapshot(f"model {name!r}", (name,), *wanted, "give a miniature or a folder")
+    return DDPMPipeline.from_pretrained(str(source), use_safetensors=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,6 +7,9 @@ from PIL import Image, ImageOps
 
 from course_utils.checkpoints import DATASETS, HubSet
 from course_utils.data.folder import as_rgb
+from course_utils.downloads import require_room, snapshot
+
+MEND = "give a folder of pictures, or restart with COURSE_SCALE=mini to do without"
 
 
 def download(
@@ -14,34 +17,45 @@ def download(
 ) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
     """The training split of a set: uint8 (N, C, size_px, size_px), labels, and where it came from.
 
-    Ids are tried in order; ConnectionError says which were tried and why each failed.
+    Ids are tried in order, and of a set that the course does not know also the form that the Hub itself gives
+    it. Only Parquet is read: tables, no code. ConnectionError says which ids were tried and why each failed,
+    OSError that the disk has no room.
     """
-    from datasets import load_dataset
-    from huggingface_hub import constants
+    converted = f"{name}@refs/convert/parquet"
+    wanted = DATASETS.get(name, HubSet((name, converted), "see its page", 0))
+    hub_id, folder = snapshot(f"set {name!r}", wanted.ids, ("*.parquet",), (), MEND, kind="dataset")
+    rows = _rows(_training_files(folder), "train" if limit is None else f"train[:{limit}]")
+    return *_arrays(rows, wanted, size_px), f"{len(rows)} pictures from {hub_id}"
 
-    wanted = DATASETS.get(name, HubSet((name,), "see its page", 0))
-    failures = []
-    for hub_id in wanted.ids:
-        try:
-            rows = load_dataset(hub_id, split="train" if limit is None else f"train[:{limit}]")
-        except Exception as error:  # the clients raise a dozen kinds; all mean: try the next
-            failures.append(f"{hub_id}: {str(error).splitlines()[0][:120]}")
-            continue
-        return *_arrays(rows, wanted, size_px), f"{len(rows)} pictures from {hub_id}"
-    offline = "unset HF_HUB_OFFLINE and restart" if constants.HF_HUB_OFFLINE else "connect"
-    raise ConnectionError(
-        f"got no set {name!r} from the Hub ({'; '.join(failures)}), expected a public one and a network: "
-        f"{offline}, give a folder of pictures, or restart with COURSE_SCALE=mini to do without."
-    )
+
+def _training_files(folder):
+    """The tables of the training split, of the first configuration if there are several; else all tables."""
+    tables = sorted(folder.rglob("*.parquet"))
+    training = [table for table in tables if "train" in str(table.relative_to(folder))]
+    return [table for table in training if table.parent == training[0].parent] or tables
+
+
+def _rows(tables, split):
+    from datasets import load_dataset
+
+    files = [str(table.resolve()) for table in tables]  # the cache has links, which old clients don't follow
+    try:
+        return load_dataset("parquet", data_files={"train": files}, split=split)
+    except Exception as error:
+        require_room(error, MEND)
+        raise
 
 
 def _arrays(rows, wanted, size_px):
+    import datasets
+
     if wanted.image_column not in rows.column_names:
         raise ValueError(
             f"got a set with the columns {', '.join(rows.column_names)}, expected one named "
             f"{wanted.image_column!r}: choose a set of pictures."
         )
-    images = np.stack([_pixels(image, wanted.grey, size_px) for image in rows[wanted.image_column]])
+    pictures = rows.cast_column(wanted.image_column, datasets.Image())
+    images = np.stack([_pixels(row[wanted.image_column], wanted.grey, size_px) for row in pictures])
     return images, {name: np.asarray(rows[column], dtype=np.int64) for name, column in wanted.label_columns}
 
 
