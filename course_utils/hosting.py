@@ -53,8 +53,7 @@ def start(notebook: str) -> None:
     if scale == "mini":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # mini promises to need no network
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # else each model that is loaded shows one
-    rehearsal = " COURSE_REHEARSAL is set: nothing is learned." if os.environ.get("COURSE_REHEARSAL") else ""
-    print(_situation(scale, COSTS[notebook][scale]) + rehearsal)
+    print(_situation(scale, COSTS[notebook][scale]))
     _advise_on_memory()
     from diffusers.utils import logging
 
@@ -78,7 +77,10 @@ def _situation(scale, cost):
     here = tr("Scale: {scale} on {device}.", scale=scale, device=profile.device())
     other = profile.SCALES[scale == "mini"]
     change = tr("To change the scale, restart with COURSE_SCALE={other}.", other=other)
-    return " ".join((here, needs, change))
+    told = [here, needs, change]
+    if os.environ.get("COURSE_REHEARSAL"):
+        told.append(tr("COURSE_REHEARSAL is set: nothing is learned."))
+    return " ".join(told)
 
 
 def _advise_on_memory():
@@ -88,12 +90,13 @@ def _advise_on_memory():
     def show(shell, kind, error, traceback, tb_offset=None):
         shell.showtraceback((kind, error, traceback), tb_offset=tb_offset)
         if profile.out_of_memory(error):
-            settings = [f"{name} ({shell.user_ns[name]} now)" for name in SETTINGS if name in shell.user_ns]
+            values = {name: shell.user_ns[name] for name in SETTINGS if name in shell.user_ns}
+            settings = [tr("{name} ({value} now)", name=name, value=value) for name, value in values.items()]
             said = tr(
                 "Memory has run out on {device}: restart the kernel, lower {settings} and run the cells "
                 "again, or restart with COURSE_SCALE=mini.",
                 device=profile.device(),
-                settings=", ".join(settings) or "the number of pictures at once",
+                settings=", ".join(settings) or tr("the number of pictures at once"),
             )
             print(said, file=sys.stderr)
 
@@ -122,7 +125,7 @@ def token() -> Token | None:
 def _typed():
     import getpass
 
-    return getpass.getpass("A token of your account that may write (it is not shown): ")
+    return getpass.getpass(tr("A token of your account that may write (it is not shown): "))
 
 
 def _colab_secret():
@@ -163,8 +166,11 @@ def _install(requirements):
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(
-            f"got an error from pip while installing {', '.join(requirements)} "
-            f"({done.stderr.strip()[-300:]}), expected it to succeed: check the network, or install them "
-            "yourself and run this cell again."
+            tr(
+                "got an error from pip while installing {packages} ({error}), expected it to succeed: check "
+                "the network, or install them yourself and run this cell again.",
+                packages=", ".join(requirements),
+                error=done.stderr.strip()[-300:],
+            )
         )
     importlib.invalidate_caches()
