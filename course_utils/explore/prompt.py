@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from contextlib import contextmanager
 
-import diffusers
 import ipywidgets
 import torch
 
@@ -14,10 +13,10 @@ from course_utils.explore.frame import choice, contact_sheet, known, panel, sing
 from course_utils.show import Picture
 
 SCHEDULERS = {
-    "DDIM": diffusers.DDIMScheduler,
-    "Euler": diffusers.EulerDiscreteScheduler,
-    "DPM-Solver++": diffusers.DPMSolverMultistepScheduler,
-    "DDPM": diffusers.DDPMScheduler,
+    "DDIM": "DDIMScheduler",
+    "Euler": "EulerDiscreteScheduler",
+    "DPM-Solver++": "DPMSolverMultistepScheduler",
+    "DDPM": "DDPMScheduler",
 }
 STEPS = (1, 2, 4, 8, 15, 25, 30)
 SCALES = (1, 1.5, 2, 3, 5, 7.5, 10, 15)
@@ -30,8 +29,11 @@ SIZE = (10.4, 2.6)  # inches
 @contextmanager
 def _scheduled(pipeline, scheduler):
     """The pipeline with another scheduler, for as long as the block lasts, and without a progress bar."""
+    import diffusers
+
     kept, bar = pipeline.scheduler, getattr(pipeline, "_progress_bar_config", {})
-    pipeline.scheduler = known("scheduler", scheduler, SCHEDULERS).from_config(kept.config)
+    kind = getattr(diffusers, known("scheduler", scheduler, SCHEDULERS))
+    pipeline.scheduler = kind.from_config(kept.config)
     pipeline.set_progress_bar_config(disable=True)
     try:
         yield pipeline
