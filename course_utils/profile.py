@@ -32,7 +32,7 @@ def pick(mini, full):
 
 
 def effort(mini: int, full: int) -> int:
-    """How many steps, epochs or samples: `mini` or `full`, but at most COURSE_REHEARSAL, where that is set.
+    """How many steps, samples or pictures a batch: `mini` or `full`, at most COURSE_REHEARSAL if it is set.
 
     A rehearsal learns nothing: it shows in minutes that every cell of a notebook runs on this machine.
     """

@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from IPython.core.inputtransformer2 import TransformerManager
 from IPython.core.interactiveshell import InteractiveShell
+from jupyter_client.manager import start_new_kernel
 
 from course_utils import checkpoints, runs
 from tools import notebooks
@@ -166,6 +167,50 @@ def test_a_script_without_memory_names_the_option(tmp_path, monkeypatch, capsys)
     options = ["--model", "ddpm-butterflies", "--count", "4", "--batch-size", "2"]
     assert finetune_model.main([*options, "--output", str(tmp_path / "run")]) == 2
     assert "memory has run out: lower --batch-size (2 now)" in capsys.readouterr().err
+
+
+# --- a kernel that stops ------------------------------------------------------------------------------
+
+BEGIN = """
+import torch
+from course_utils import runs, train
+torch.manual_seed(0)
+run = train.Run(torch.nn.Linear(2, 2), train.Recipe(steps=10**6, precision="fp32"))
+steps = train.train(run, lambda n: torch.ones(4, 2), lambda model, x, generator: model(x).square().mean())
+saved = runs.Checkpoints("states")
+"""
+TRAIN = """
+for progress in steps:
+    if progress.step == 3:
+        saved.save(run)
+        print("saved")
+"""
+
+
+def test_a_kernel_may_be_interrupted_and_restarted_in_the_middle_of_training(tmp_path):
+    manager, client = start_new_kernel(cwd=str(tmp_path), env=notebooks.kernel_environment())
+
+    def say(code):
+        said = []
+        reply = client.execute_interactive(code, output_hook=said.append, timeout=300)["content"]
+        assert reply["status"] == "ok", reply["evalue"]
+        return "".join(message["content"].get("text", "") for message in said)
+
+    try:
+        say(BEGIN)
+        client.execute(TRAIN)
+        while client.get_iopub_msg(timeout=300)["content"].get("text") != "saved\n":
+            pass
+        manager.interrupt_kernel()
+        assert client.get_shell_msg(timeout=300)["content"]["ename"] == "KeyboardInterrupt"
+        steps = "train.train(run, lambda n: torch.ones(4, 2), lambda model, x, g: model(x).square().mean())"
+        assert say(f"before = run.step; print(next({steps}).step - before, before >= 3)") == "1 True\n"
+        manager.restart_kernel(now=True)
+        client.wait_for_ready(timeout=300)
+        assert say(BEGIN + "print(saved.resume(run), run.step, next(steps).step)") == "[] 3 4\n"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 # --- what is never done -----------------------------------------------------------------------------

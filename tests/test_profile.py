@@ -38,3 +38,26 @@ def test_the_device_is_one_that_torch_can_use():
     assert torch.zeros(1, device=profile.device()).sum().item() == 0
     assert isinstance(profile.fast_bf16("cpu"), bool)
     assert profile.fast_bf16("mps") is False
+
+
+@pytest.mark.parametrize(("scale", "count"), [("mini", 7), ("full", 90)])
+def test_a_rehearsal_is_short(monkeypatch, scale, count):
+    monkeypatch.setenv("COURSE_SCALE", scale)
+    monkeypatch.delenv("COURSE_REHEARSAL", raising=False)
+    assert profile.effort(mini=7, full=90) == count
+    monkeypatch.setenv("COURSE_REHEARSAL", "4")
+    assert profile.effort(mini=7, full=90) == 4
+    assert profile.effort(mini=3, full=3) == 3
+    for wrong in ("0", "-1", "few"):
+        monkeypatch.setenv("COURSE_REHEARSAL", wrong)
+        with pytest.raises(ValueError, match=f"got COURSE_REHEARSAL='{wrong}', expected a number from 1 up"):
+            profile.effort(7, 90)
+
+
+def test_errors_of_memory_are_known():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 52)
+    assert profile.out_of_memory(caught.value)
+    assert profile.out_of_memory(MemoryError()) and profile.out_of_memory(torch.OutOfMemoryError())
+    assert not profile.out_of_memory(RuntimeError("mine"))
+    assert not profile.out_of_memory(ValueError("out of memory"))
