@@ -33,6 +33,7 @@ test: install ## the tests, then every notebook, each alone in an empty folder
 
 rehearsal: install ## every notebook (or NOTEBOOK=…) at scale full, against a Hub on this machine
 	@$(COURSE) -m tests.rehearsal $(NOTEBOOK)
+	@$(if $(NOTEBOOK),,COURSE_SCALE=mini COURSE_REHEARSAL=8 $(COURSE) -m tools.run_notebooks --translated)
 
 bench: install ## measure speed and memory
 	@$(COURSE) -m benchmarks
