@@ -28,12 +28,12 @@ run: install ## execute every notebook (or NOTEBOOK=…): table, build/run.json,
 test: install ## the tests, then every notebook, each alone in an empty folder
 	@$(COURSE) -m pytest tests
 	@echo "The tests of the widgets again, with ipywidgets 7, which Colab has:"
-	@PYTHONPATH=.venv/ipywidgets7 $(COURSE) -m pytest -q -W ignore::DeprecationWarning tests/test_explore.py
+	@PYTHONPATH=.venv/ipywidgets7 $(COURSE) -m pytest -q -W ignore::DeprecationWarning tests/test_explore.py tests/test_explore_latent.py
 	@$(COURSE) -m tools.alone $(NOTEBOOK)
 
 rehearsal: install ## every notebook (or NOTEBOOK=…) at scale full, against a Hub on this machine
 	@$(COURSE) -m tests.rehearsal $(NOTEBOOK)
-	@$(if $(NOTEBOOK),,COURSE_SCALE=mini COURSE_REHEARSAL=8 $(COURSE) -m tools.run_notebooks --translated)
+	@$(if $(NOTEBOOK),,COURSE_SCALE=mini COURSE_REHEARSAL=4 $(COURSE) -m tools.run_notebooks --translated)
 
 bench: install ## measure speed and memory
 	@$(COURSE) -m benchmarks
