@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def start(notebook: str) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # else each model that is loaded shows one
     print(_situation(scale, COSTS[notebook][scale]))
     _advise_on_memory()
+    # the depth pipeline asks for autocast everywhere, and torch says that it means nothing in single precision
+    warnings.filterwarnings("ignore", "In CPU autocast")
     from diffusers.utils import logging
 
     logging.disable_progress_bar()  # of the parts of a pipeline; those of training and sampling stay
