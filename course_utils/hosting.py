@@ -56,7 +56,7 @@ def start(notebook: str) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # else each model that is loaded shows one
     print(_situation(scale, COSTS[notebook][scale]))
     _advise_on_memory()
-    # the depth pipeline asks for autocast everywhere, and torch says that it means nothing in single precision
+    # the depth pipeline asks for autocast everywhere; in single precision torch warns that it is none
     warnings.filterwarnings("ignore", "In CPU autocast")
     from diffusers.utils import logging
 
