@@ -12,6 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 WAITS = (2, 8)  # seconds before the second and the third try
+SILENCE = 10  # seconds without an answer after which a Hub counts as out of reach
 CHECKED = ".checked.json"  # in a snapshot whose checksums were right: the sizes of its files
 FULL, SHUT = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
@@ -58,19 +59,37 @@ def _patiently(hub_id, *wanted):
 
 def _whole(hub_id, needed, beside, kind):
     """One try: the folder, once each of its files has been found as the Hub describes it."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
     name, _, revision = hub_id.partition("@")
-    wanted = {"repo_type": kind, "revision": revision or None}
-    folder = Path(snapshot_download(name, allow_patterns=[*needed, *beside], **wanted))
+    which = {"repo_type": kind, "revision": revision or None}
+    patterns = [*needed, *beside]
+    try:  # snapshot_download itself would wait for a silent Hub without end
+        HfApi().repo_info(name, timeout=SILENCE, **which)
+    except Exception:
+        if kept := _kept(name, patterns, which):
+            return kept
+        raise
+    folder = Path(snapshot_download(name, allow_patterns=patterns, **which))
     if not _noted(folder):
-        files = [file for file in _listed(name, folder, kind) if _fits(file.path, needed + beside)]
+        files = [file for file in _listed(name, folder, kind) if _fits(file.path, patterns)]
         if not any(_fits(file.path, needed) for file in files):
             raise ValueError(f"it has no {' or '.join(needed)}, which is what can be read without risk")
         for file in files:
             _require_right(folder / file.path, file)
         (folder / CHECKED).write_text(json.dumps({file.path: file.size for file in files}))
     return folder
+
+
+def _kept(name, patterns, which):
+    """The folder of an earlier download that was whole, or None."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True, **which))
+    except Exception:  # the clients raise several kinds; all mean: there is none
+        return None
+    return folder if _noted(folder) else None
 
 
 def _noted(folder):

@@ -36,7 +36,7 @@ class Repository:
 class Fault:
     """What goes wrong with requests for `id` and `path`, both regular expressions, the first `times` times.
 
-    kind: "gone" (404), "gated", "busy" (503) or "limit" (429) instead of an answer. In a file's content:
+    kind: "gone" (404), "gated", "busy" (503) or "limit" (429) instead of an answer, or "silent". In a file:
     "slow" (nothing comes until the test is over), "cut" (half of it comes) or "wrong" (one byte is another).
     """
 
@@ -83,6 +83,7 @@ class Hub:
         handler = type("Handler", (_Handler,), {"hub": hub})
         self.server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
         self.server.daemon_threads = True
+        self.server.handle_error = lambda *_: None  # a client that has hung up
         self.port, self.running = self.server.server_address[1], True
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -202,7 +203,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def find(self, kind, name, path="", revision="main"):
         """The repository, or None after an answer that says why not."""
-        fault = self.hub.fault(name, path, "gone gated busy limit")
+        fault = self.hub.fault(name, path, "gone gated busy limit silent")
+        if fault and fault.kind == "silent":
+            self.hub.released.wait(30)
+            fault = None
         kind = kind or "models"
         repository = None if fault else self.hub.repository(kind, name, revision or "main")
         if self.token and self.token not in self.hub.tokens:

@@ -231,6 +231,14 @@ def test_a_slow_hub_is_waited_for(sd, waits, monkeypatch):
     assert waits
 
 
+def test_a_silent_hub_is_not_waited_for(sd, waits, monkeypatch, capsys):
+    monkeypatch.setattr(downloads, "SILENCE", 0.2)
+    sd.faults.append(Fault("silent", FIRST))
+    assert is_right(checkpoints.locate("sd"))
+    assert f"Took {SECOND} instead ({FIRST}: " in capsys.readouterr().out
+    assert waits == [*downloads.WAITS]
+
+
 def test_a_file_that_is_cut_is_completed(sd, waits):
     sd.faults.append(Fault("cut", FIRST, WEIGHTS, times=1))
     assert is_right(checkpoints.locate("sd"))
@@ -294,9 +302,13 @@ def test_a_cache_that_may_not_be_written_is_one_sentence(sd, waits, tmp_path, mo
     assert not waits
 
 
-def test_without_a_network_what_is_there_is_used(sd, waits, capsys):
+@pytest.mark.parametrize("kind", ["stop", "gone", "busy", "silent"])
+def test_without_the_hub_what_is_there_is_used(sd, waits, monkeypatch, capsys, kind):
     folder = checkpoints.locate("sd")
-    sd.stop()
+    monkeypatch.setattr(downloads, "SILENCE", 0.2)
+    sd.faults.append(Fault(kind))
+    if kind == "stop":
+        sd.stop()
     assert checkpoints.locate("sd") == folder
     assert capsys.readouterr().out == ""
 
