@@ -8,7 +8,7 @@ BEGIN ?=
 COURSE := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install lab run test rehearsal bench notebooks figures links i18n i18n-status lint clean
+.PHONY: help install lab run test rehearsal browser bench notebooks figures links i18n i18n-status lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test: install ## the tests, then every notebook, each alone in an empty folder
 rehearsal: install ## every notebook (or NOTEBOOK=…) at scale full, against a Hub on this machine
 	@$(COURSE) -m tests.rehearsal $(NOTEBOOK)
 	@$(if $(NOTEBOOK),,COURSE_SCALE=mini COURSE_REHEARSAL=4 $(COURSE) -m tools.run_notebooks --translated)
+
+browser: install ## run every notebook (or NOTEBOOK=…) in a real browser, and move every control
+	@$(COURSE) -m tools.browser $(NOTEBOOK)
 
 bench: install ## measure speed and memory
 	@$(COURSE) -m benchmarks

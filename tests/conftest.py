@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.hub import Hub
+from tools import browser
 
 
 def published(kind, name):
@@ -52,3 +53,9 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how to have the tests that need a browser run, if they were skipped."""
+    if any(browser.MISSING in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(f"The tests in a browser were skipped: {browser.MISSING}.")

@@ -6,10 +6,16 @@ window.course = {
 
   all: (selector) => [...document.querySelectorAll(selector)],
 
-  // whether "Run All Cells" has come to its end
-  finished() {
-    const prompts = course.all(".jp-CodeCell .jp-InputPrompt").map((prompt) => prompt.textContent);
-    return prompts.some((text) => /\d/.test(text)) && !prompts.some((text) => text.includes("*"));
+  finished: false,
+
+  // runs all cells of the notebook that is open, once its kernel is there
+  async run() {
+    await jupyterapp.restored;
+    const notebook = jupyterapp.shell.currentWidget;
+    await notebook.context.ready;
+    await notebook.sessionContext.ready;
+    await jupyterapp.commands.execute("notebook:run-all-cells");
+    course.finished = true;
   },
 
   // the last lines of every output that shows an error

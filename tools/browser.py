@@ -31,7 +31,7 @@ HERE = re.compile(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:|about:")
 IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
 ROWS = ":scope > .widget-box > .jupyter-widgets"  # of a panel: a control each
 REDRAW_SECONDS = 1.5
-PATIENCE_SECONDS = 60  # after this, nothing more is expected to happen
+PATIENCE_SECONDS = 120  # after this, nothing more is expected to happen
 CELLS_SECONDS = 1800
 SETTINGS = {  # draw all cells, not only those in view; ask nothing
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -124,22 +124,25 @@ def new_page(browser, **settings):
 
 
 @contextmanager
-def jupyter(folder):
-    """JupyterLab on 127.0.0.1, serving `folder`, without anybody's settings; gives a notebook's address."""
+def jupyter(folder, **environment):
+    """JupyterLab on 127.0.0.1, serving `folder`, without anybody's settings; gives a notebook's address.
+
+    environment: more variables for the kernels.
+    """
     own = folder / ".jupyter"
     for name, settings in SETTINGS.items():
         notebooks.write_text(json.dumps(settings), own / f"settings/@jupyterlab/{name}.jupyterlab-settings")
     token, port = secrets.token_hex(24), lab.free_port()
     folders = {"JUPYTERLAB_SETTINGS_DIR": own / "settings", "JUPYTERLAB_WORKSPACES_DIR": own / "workspaces"}
     folders |= {f"JUPYTER_{name}_DIR": own / name.lower() for name in ("CONFIG", "DATA", "RUNTIME")}
-    environment = notebooks.kernel_environment(
-        JUPYTER_TOKEN=token, **{name: str(path) for name, path in folders.items()}, **notebooks.saved_scale()
-    )
+    environment |= {name: str(path) for name, path in folders.items()} | notebooks.saved_scale()
+    environment = notebooks.kernel_environment(JUPYTER_TOKEN=token, **environment)
     command = [*lab.lab_command(port, screen=False, as_root=lab.is_root(), root=folder), "--ip=127.0.0.1"]
+    command.append("--LabApp.expose_app_in_browser=True")  # as jupyterapp, which course.run asks
     with open(own / "log", "w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
-        if not lab.answers(f"http://127.0.0.1:{port}/api", process):
+        if not lab.answers(f"http://127.0.0.1:{port}/api", process, PATIENCE_SECONDS):
             raise RuntimeError(f"JupyterLab did not start: {(own / 'log').read_text()[-1000:]}")
         yield f"http://127.0.0.1:{port}/lab/tree/{{}}?reset&token={token}"
     finally:
@@ -161,10 +164,9 @@ def put(notebook, path):
 def run(page, address, name):
     """Open the notebook `name` and run all of its cells."""
     page.goto(address.format(name))
-    page.wait_for_selector(IDLE)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.wait_for_function("course.finished()", timeout=1000 * CELLS_SECONDS)
+    page.wait_for_function("window.jupyterapp")
+    page.evaluate("void course.run()")
+    page.wait_for_function("course.finished", timeout=1000 * CELLS_SECONDS)
     page.wait_for_selector(IDLE)
 
 
