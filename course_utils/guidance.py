@@ -113,7 +113,7 @@ def clip_loss(
 ) -> PictureLoss:
     """How badly pictures fit a sentence: 1 - cosine of their features (Radford et al. 2021): (B,), 0 to 2.
 
-    It is the mean over `count` cut-outs, others at every call (Crowson et al. 2022, section 3.1): a change
+    It is the mean over `count` cut-outs, others at every call (Crowson et al. 2022): a change
     that only one crop of the picture falls for does not pay. clip, tokenizer, processor: a CLIPModel with
     its CLIPTokenizer and CLIPImageProcessor, of which only mean and standard deviation are used: it
     lets no gradients pass. generator: of the cut-outs, on the CPU.
