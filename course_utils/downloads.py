@@ -7,8 +7,10 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from fnmatch import fnmatch
 from http import HTTPStatus
+from http.client import responses
 from pathlib import Path
 
 WAITS = (2, 8)  # seconds before the second and the third try
@@ -77,7 +79,8 @@ def _whole(hub_id, needed, beside, kind):
             raise ValueError(f"it has no {' or '.join(needed)}, which is what can be read without risk")
         for file in files:
             _require_right(folder / file.path, file)
-        (folder / CHECKED).write_text(json.dumps({file.path: file.size for file in files}))
+        with suppress(OSError):  # a cache that may only be read is checked again next time
+            (folder / CHECKED).write_text(json.dumps({file.path: file.size for file in files}))
     return folder
 
 
@@ -176,7 +179,7 @@ def reason(error: BaseException) -> str:
     if status == HTTPStatus.UNAUTHORIZED:
         return "the Hub did not accept the token: correct HF_TOKEN, or unset it"
     if status:
-        return f"the Hub answered {status} {HTTPStatus(status).phrase}"
+        return f"the Hub answered {status} {responses.get(status, '')}".strip()
     return (str(chain[-1]) or type(chain[-1]).__name__).splitlines()[0][:120]
 
 

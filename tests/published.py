@@ -137,7 +137,7 @@ def latent(in_channels=4, levels=4, factor=0.18215, **more):
         block_out_channels=(4, 8, 8, 8),
         layers_per_block=1,
         cross_attention_dim=16,
-        attention_head_dim=2,
+        attention_head_dim=1,
         norm_num_groups=2,
         **more,
     )
