@@ -180,7 +180,7 @@ def _seed(*numbers):
     """One 63-bit seed from several numbers, so that neighbouring ones share nothing."""
     import numpy as np
 
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
 def autocast(device: torch.device, precision: str):
