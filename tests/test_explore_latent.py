@@ -30,7 +30,9 @@ def scenes():
 
 @pytest.fixture(autouse=True)
 def mini(monkeypatch):
+    """At mini scale, and the widgets begin with 2 steps."""
     monkeypatch.setenv("COURSE_SCALE", "mini")
+    monkeypatch.setenv("COURSE_REHEARSAL", "2")
 
 
 def assert_is_drawn(png):
@@ -132,8 +134,7 @@ def test_settings_out_of_range_are_named(text_to_image, scenes, settings, messag
 # Sheets and controls
 
 
-def test_sheets_show_several_settings(text_to_image, scenes, monkeypatch):
-    monkeypatch.setattr(prompt, "USUAL", prompt.USUAL | {"steps": 2})
+def test_sheets_show_several_settings(text_to_image, scenes):
     sheet = explore.prompt_explorer_sheet(text_to_image, "a fish")
     assert_is_drawn(sheet.png())
     for words in (
@@ -148,8 +149,7 @@ def test_sheets_show_several_settings(text_to_image, scenes, monkeypatch):
 
 
 @pytest.fixture(params=["prompt_explorer", "latent_viewer"])
-def widget(request, text_to_image, scenes, monkeypatch):
-    monkeypatch.setattr(prompt, "USUAL", prompt.USUAL | {"steps": 2})
+def widget(request, text_to_image, scenes):
     if request.param == "prompt_explorer":
         return explore.prompt_explorer(text_to_image)
     return explore.latent_viewer(text_to_image.vae, scenes)
@@ -180,7 +180,6 @@ def test_both_ends_and_the_middle_of_every_control_draw_another_picture(widget):
             assert (new_picture != picture) == moved
 
 
-def test_slow_drawings_wait_for_the_end_of_a_movement(text_to_image, monkeypatch):
-    monkeypatch.setattr(prompt, "USUAL", prompt.USUAL | {"steps": 2})
+def test_slow_drawings_wait_for_the_end_of_a_movement(text_to_image):
     typed, *sliders, _ = parts(explore.prompt_explorer(text_to_image))[0]
     assert not any(control.continuous_update for control in (typed, *sliders))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import ipywidgets
 import torch
 
-from course_utils import latent, scores
+from course_utils import latent, profile, scores
 from course_utils.explore.frame import choice, contact_sheet, known, panel, single, slider, stops, tiles
 from course_utils.show import Picture
 
@@ -21,7 +21,6 @@ SCHEDULERS = {
 STEPS = (1, 2, 4, 8, 15, 25, 30)
 SCALES = (1, 1.5, 2, 3, 5, 7.5, 10, 15)
 PROMPT = "a drawing of a red fish on a beach"
-USUAL = {"prompt": PROMPT, "seed": 0, "steps": 25, "guidance": 7.5, "scheduler": "DDIM"}
 PICTURES = 3
 SIZE = (10.4, 2.6)  # inches
 
@@ -108,17 +107,24 @@ def draw_prompt_explorer(
     return single(_draw_prompt_explorer, SIZE, pipeline, prompt, seed, steps, guidance, scheduler)
 
 
+def _usual(prompt):
+    """What the controls begin with."""
+    most = profile.effort(mini=25, full=25)
+    steps = max(n for n in STEPS if n <= most)
+    return {"prompt": prompt, "seed": 0, "steps": steps, "guidance": 7.5, "scheduler": "DDIM"}
+
+
 def prompt_explorer(pipeline, prompt: str = PROMPT):
     """`draw_prompt_explorer` with controls; a typed prompt is drawn when Enter is pressed."""
+    usual, style = _usual(prompt), {"description_width": "initial"}
     wide = ipywidgets.Layout(width="640px", max_width="100%")
-    style = {"description_width": "initial"}
     typed = ipywidgets.Text(prompt, description="prompt", continuous_update=False, style=style, layout=wide)
     controls = {
         "prompt": typed,
-        "seed": slider("seed of the first picture", 0, 99, USUAL["seed"]),
-        "steps": stops("steps", STEPS, USUAL["steps"]),
-        "guidance": stops("guidance scale", [(f"{s:g}", s) for s in SCALES], USUAL["guidance"]),
-        "scheduler": choice("scheduler", list(SCHEDULERS), USUAL["scheduler"]),
+        "seed": slider("seed of the first picture", 0, 99, usual["seed"]),
+        "steps": stops("steps", STEPS, usual["steps"]),
+        "guidance": stops("guidance scale", [(f"{s:g}", s) for s in SCALES], usual["guidance"]),
+        "scheduler": choice("scheduler", list(SCHEDULERS), usual["scheduler"]),
     }
     for name in ("seed", "steps", "guidance"):  # drawing takes longer than a slider's way
         controls[name].continuous_update = False
@@ -127,7 +133,7 @@ def prompt_explorer(pipeline, prompt: str = PROMPT):
 
 def prompt_explorer_sheet(pipeline, prompt: str = PROMPT) -> Picture:
     """`draw_prompt_explorer` as it begins, without guidance, in one step, and with an empty prompt."""
-    usual = USUAL | {"prompt": prompt}
+    usual = _usual(prompt)
     settings = [usual, usual | {"guidance": 1}, usual | {"steps": 1}, usual | {"prompt": ""}]
     intro = "The prompt explorer at four settings."
     return contact_sheet(_draw_prompt_explorer, SIZE, pipeline, settings=settings, intro=intro)
