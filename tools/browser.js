@@ -6,16 +6,19 @@ window.course = {
 
   all: (selector) => [...document.querySelectorAll(selector)],
 
-  finished: false,
+  finished: null,
 
-  // runs all cells of the notebook that is open, once its kernel is there
+  // runs all cells of the notebook that is open, once its kernel is there; then `finished` says how it went
   async run() {
-    await jupyterapp.restored;
-    const notebook = jupyterapp.shell.currentWidget;
-    await notebook.context.ready;
-    await notebook.sessionContext.ready;
-    await jupyterapp.commands.execute("notebook:run-all-cells");
-    course.finished = true;
+    try {
+      const notebook = jupyterapp.shell.currentWidget;
+      await notebook.context.ready;
+      await notebook.sessionContext.ready;
+      await jupyterapp.commands.execute("notebook:run-all-cells");
+      course.finished = "well";
+    } catch (error) {
+      course.finished = String(error);
+    }
   },
 
   // the last lines of every output that shows an error
@@ -37,6 +40,14 @@ window.course = {
   look(panel) {
     const picture = panel.querySelector("img.widget-image");
     return [picture.complete && picture.src, panel.querySelector("[role=status]").textContent];
+  },
+
+  // what is wrong with a panel's picture
+  blemishes(panel) {
+    const picture = panel.querySelector("img.widget-image");
+    const told = { "the picture has no alt text": !picture.alt };
+    told["the picture is shown larger than it is"] = picture.width > picture.naturalWidth;
+    return Object.keys(told).filter((sentence) => told[sentence]);
   },
 
   // what a slider or a list stands at

@@ -41,10 +41,11 @@ SETTINGS = {  # draw all cells, not only those in view; ask nothing
 
 @dataclass(frozen=True)
 class Move:
-    """A control was moved, and so many seconds later the new picture stood there."""
+    """A control was moved, and so many seconds later a new picture stood there, or these words below it."""
 
     control: str
     seconds: float
+    words: str
 
 
 def main(argv=None):
@@ -80,13 +81,14 @@ def tried(browser, address, name):
     moves, problems = [], page.evaluate("course.errors()")
     problems += [f"a control outside of a panel: {tag}" for tag in page.evaluate("course.strays()")]
     for number, panel in enumerate(page.locator(page.evaluate("course.PANEL")).all(), 1):
-        problems += unreachable(page, panel)
+        problems += unreachable(page, panel) + panel.evaluate("course.blemishes")
         for row in panel.locator(ROWS).all():
             try:
                 moves += moved(page, panel, row)
             except TimeoutError as error:
                 problems.append(str(error))
             panel.screenshot(path=pictures / f"panel{number}-{label(row).replace(' ', '-')}.png")
+    problems += [f"{m.control}: {m.words}" for m in moves if m.words.startswith("Cannot draw")]
     problems += page.evaluate("course.errors()") + [f"it asked for {url}" for url in foreign]
     page.screenshot(path=pictures / "end.png")
     page.context.close()
@@ -164,9 +166,11 @@ def put(notebook, path):
 def run(page, address, name):
     """Open the notebook `name` and run all of its cells."""
     page.goto(address.format(name))
-    page.wait_for_function("window.jupyterapp")
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext")
     page.evaluate("void course.run()")
     page.wait_for_function("course.finished", timeout=1000 * CELLS_SECONDS)
+    if page.evaluate("course.finished") != "well":
+        raise RuntimeError(f"JupyterLab did not run {name}: {page.evaluate('course.finished')}")
     page.wait_for_selector(IDLE)
 
 
@@ -176,6 +180,11 @@ def run(page, address, name):
 def label(row):
     """Return what stands beside a control."""
     return row.locator(".widget-label").text_content()
+
+
+def role(row):
+    """Return as what a screen reader announces a control."""
+    return "combobox" if row.locator("select").count() else "slider"
 
 
 def moved(page, panel, row):
@@ -191,7 +200,8 @@ def moved(page, panel, row):
             if time.monotonic() - start > PATIENCE_SECONDS:
                 raise TimeoutError(f"{label(row)}: no redraw at {row.evaluate('course.value')}")
             page.wait_for_timeout(10)
-        moves.append(Move(label(row), time.monotonic() - start))
+        seconds, (_, words) = time.monotonic() - start, panel.evaluate("course.look")
+        moves.append(Move(label(row), seconds, words))
         page.wait_for_selector(IDLE)
     return moves
 
@@ -208,10 +218,12 @@ def acts(row):
 
 def unreachable(page, panel):
     """Return which controls of a panel the Tab key does not reach, or reaches without a name."""
-    names = {name for _, name in tab_stops(page, panel)}
-    unnamed = ["the Tab key comes to a control without a name"] if "" in names else []
-    labels = [label(row) for row in panel.locator(ROWS).all()]
-    return unnamed + [f"{text}: the Tab key does not reach it" for text in labels if text not in names]
+    stops = tab_stops(page, panel)
+    unnamed = ["the Tab key comes to a control without a name"] if any(not name for _, name in stops) else []
+    rows = [(role(row), label(row)) for row in panel.locator(ROWS).all()]
+    return unnamed + [
+        f"{name}: the Tab key does not reach it" for kind, name in rows if (kind, name) not in stops
+    ]
 
 
 def tab_stops(page, panel):
