@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from diffusers import StableDiffusionDepth2ImgPipeline
+from PIL import Image
 from torch import Tensor, nn
 from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
 
@@ -82,7 +83,8 @@ def facts(pipeline, count: int = 300) -> dict[str, str]:
     _, wanted = score.prompts(count, "any", seed=common.TEST_SEED + 2)
     wanted |= {name: scenes.labels[name] for name in ("noun", "style")}
     x = data.to_model(scenes.images)
-    made = score.generate(pipeline, score.captions_of(wanted), image=list((x + 1) / 2), strength=1.0)
+    images = [Image.fromarray(picture) for picture in scenes.images.permute(0, 2, 3, 1).numpy()]
+    made = score.generate(pipeline, score.captions_of(wanted), image=images, strength=1.0)
     hits = score.right(judge, made, wanted)
     seen, again = (
         torch.cat([pipeline.depth_estimator(part).predicted_depth for part in y.split(100)])
