@@ -6,7 +6,7 @@ Latents z are (B, C, H, W) with a variance of about 1: the VAE's own times its s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -30,16 +30,19 @@ def decode(vae, z: Tensor) -> Tensor:
     return vae.decode(z.to(vae.device, vae.dtype) / vae.config.scaling_factor).sample.clamp(-1, 1)
 
 
-def read(pipeline, prompts: list[str]) -> Tensor:
-    """What the U-Net is told of prompts: the text encoder's last hidden states, (B, 77, width).
+def tokens(pipeline, prompts: Sequence[str]) -> Tensor:
+    """Prompts as the text encoder takes them: int64, (B, 77).
 
     Shorter prompts are padded to 77 tokens, longer ones cut: see `caveats`.
     """
     longest = pipeline.tokenizer.model_max_length
-    tokens = pipeline.tokenizer(
-        prompts, padding="max_length", max_length=longest, truncation=True, return_tensors="pt"
-    ).input_ids
-    return pipeline.text_encoder(tokens.to(pipeline.text_encoder.device)).last_hidden_state
+    settings = {"padding": "max_length", "max_length": longest, "truncation": True, "return_tensors": "pt"}
+    return pipeline.tokenizer(list(prompts), **settings).input_ids.to(pipeline.text_encoder.device)
+
+
+def read(pipeline, prompts: Sequence[str]) -> Tensor:
+    """What the U-Net is told of prompts: the text encoder's last hidden states, (B, 77, width)."""
+    return pipeline.text_encoder(tokens(pipeline, prompts)).last_hidden_state
 
 
 def denoiser(pipeline, states: Tensor, gradients: bool = False) -> diffusion.Denoiser:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from torch import Tensor, nn
 
 from course_utils import data, diffusion, profile, runs, train
 
@@ -19,6 +21,7 @@ LEFT_OUT = (
     "resume",
     "sample_every",
     "checkpoint_every",
+    "push_to",
 )  # options that don't change what is learned
 Load = Callable[[int], data.ImageSet]  # size in pixels -> pictures
 Build = Callable[[argparse.Namespace, Load], tuple[data.ImageSet, UNet2DModel, DDPMScheduler]]
@@ -49,21 +52,22 @@ def add_pictures(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return group
 
 
-def add_training(parser: argparse.ArgumentParser, learning_rate: float) -> None:
-    """The options about how to learn."""
+def add_training(parser: argparse.ArgumentParser, **defaults) -> None:
+    """The options about how to learn. defaults: of some of them, by name, where others than the usual."""
     group = parser.add_argument_group("training")
     group.add_argument("--steps", type=whole_number, default=1200, help="optimiser steps")
     group.add_argument("--batch-size", type=whole_number, default=32, help="pictures a batch and process")
     group.add_argument("--accumulate", type=whole_number, default=1, help="batches a step")
-    group.add_argument("--learning-rate", type=float, default=learning_rate, help="its highest value")
+    group.add_argument("--learning-rate", type=float, default=1e-3, help="its highest value")
     group.add_argument(
-        "--ema-decay", type=float, default=0.995, help="share of the weights' average kept each step"
+        "--ema-decay", type=float, default=0.995, help="share of the weights' average kept each step; 0: none"
     )
     group.add_argument(
-        "--precision", choices=("auto", "bf16", "fp32"), default="auto",
+        "--precision", choices=("auto", "bf16", "fp16", "fp32"), default="auto",
         help="auto: bfloat16 where the processor is fast at it",
     )  # fmt: skip
     group.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.set_defaults(**defaults)
 
 
 def add_writing(parser: argparse.ArgumentParser, output: str) -> None:
@@ -79,16 +83,45 @@ def add_writing(parser: argparse.ArgumentParser, output: str) -> None:
     group.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --output")
 
 
+class Task(Protocol):
+    """A training, as `carry_out` carries it out.
+
+    images: what is learned from. network: what learns. batch_at, loss: see `train.train`.
+    """
+
+    images: data.ImageSet
+    network: nn.Module
+    batch_at: Callable[[int], object]
+    loss: train.Loss
+
+    def begin(self, folder: Path, notes: bool) -> None:
+        """Prepare what needs the output folder, which is this run's now; `notes`: this process may print."""
+
+    def draw(self, network: nn.Module) -> Tensor:
+        """Samples of the network in training, (N, C, H, W) in [-1, 1], of the same noise every time."""
+
+    def finish(self, run: train.Run, folder: Path, settings: Mapping[str, object]) -> str:
+        """Write what was trained into the folder; returns a sentence about it."""
+
+
 def run(name: str, options: argparse.Namespace, build: Build) -> int:
-    """Train; the exit code is 0, or 2 after a sentence about what stood in the way.
+    """Train an unconditional model; the exit code is 0, or 2 after a sentence about what stood in the way.
 
     build(options, load): the pictures, the network and the scheduler; `load(size_px)` reads the pictures that
     the options name.
     """
+    return carry_out(name, options, lambda accelerator: Unconditional(options, build, accelerator))
+
+
+def carry_out(name: str, options: argparse.Namespace, task: Callable[[Accelerator], Task]) -> int:
+    """Train in the folder that the options name; the exit code is that of `run`.
+
+    It does what the options of `add_training` and `add_writing` say, and goes on where the folder stands.
+    """
     # the loop itself chooses the precision; on CPUs, several processes talk through gloo
     accelerator = Accelerator(mixed_precision="no", cpu=profile.device() == "cpu")
     try:
-        _train(options, build, accelerator)
+        _train(options, task, accelerator)
     except (ValueError, OSError, FloatingPointError) as error:
         if accelerator.is_main_process:
             print(f"{name}: {error}", file=sys.stderr)
@@ -106,45 +139,29 @@ def run(name: str, options: argparse.Namespace, build: Build) -> int:
     return 0
 
 
-def _train(options, build, accelerator):
-    """Everything, from the pictures to the finished pipeline."""
-    if options.flip is None:
-        options.flip = options.data != "digits"
+def _train(options, make, accelerator):
+    """Everything, from the pictures to what is finished."""
     torch.manual_seed(options.seed)  # the first weights
-
-    def load(size_px):
-        with accelerator.local_main_process_first():  # one process downloads, the others find it on the disk
-            return data.load(options.data, size_px=size_px, count=options.count)
-
-    images, network, scheduler = build(options, load)
-    batches = data.Batches(
-        images,
-        options.batch_size,
-        seed=options.seed,
-        flip=options.flip,
-        device=accelerator.device,
-        process=accelerator.process_index,
-        processes=accelerator.num_processes,
-    )
+    task, folder = make(accelerator), Path(options.output)
     settings = {name: value for name, value in vars(options).items() if name not in LEFT_OUT}
-    settings |= {"pictures": len(images), "processes": accelerator.num_processes}
+    settings |= {"pictures": len(task.images), "processes": accelerator.num_processes}
     _open_folder(options, settings, accelerator)
-    run = train.Run(network.to(accelerator.device), _recipe(options))
-    notes = runs.Checkpoints(Path(options.output) / "checkpoints").resume(run)
+    task.begin(folder, accelerator.is_main_process)
+    run = train.Run(task.network.to(accelerator.device), _recipe(options))
+    notes = runs.Checkpoints(folder / "checkpoints").resume(run)
     if accelerator.is_main_process:
-        print(*images.skipped, *notes, sep="\n", end="\n" if images.skipped or notes else "")
-        print(f"{images.source}; from step {run.step} to {options.steps}; into {options.output}", flush=True)
-    _follow(run, batches, scheduler, options, accelerator)
+        skipped = task.images.skipped
+        print(*skipped, *notes, sep="\n", end="\n" if skipped or notes else "")
+        print(f"{task.images.source}; from step {run.step} to {options.steps}; into {folder}", flush=True)
+    _follow(run, task, options, accelerator)
     if accelerator.is_main_process:
-        _save_pipeline(run, scheduler, options, settings, images)
+        print(task.finish(run, folder, settings))
     accelerator.wait_for_everyone()
 
 
-def _follow(run, batches, scheduler, options, accelerator):
+def _follow(run, task, options, accelerator):
     """All steps; the main process writes down what happens."""
-    alpha_bar = scheduler.alphas_cumprod.to(accelerator.device)
-    prediction = prediction_of(scheduler)
-    steps = train.train(run, batches, train.diffusion_loss(alpha_bar, prediction), accelerator)
+    steps = train.train(run, task.batch_at, task.loss, accelerator)
     if not accelerator.is_main_process:
         for _ in steps:
             pass
@@ -156,8 +173,69 @@ def _follow(run, batches, scheduler, options, accelerator):
         images_per_step=options.batch_size * options.accumulate * accelerator.num_processes,
         checkpoint_every=options.checkpoint_every,
         sample_every=options.sample_every,
-        draw=lambda model: _draw(model, alpha_bar, prediction, options.seed),
+        draw=task.draw,
     )
+
+
+class Unconditional:
+    """The `Task` of a model that draws pictures like those that the options name."""
+
+    def __init__(self, options: argparse.Namespace, build: Build, accelerator: Accelerator):
+        if options.flip is None:
+            options.flip = options.data != "digits"
+
+        def load(size_px):
+            with (
+                accelerator.local_main_process_first()
+            ):  # one process downloads, the others find it on the disk
+                return data.load(options.data, size_px=size_px, count=options.count)
+
+        self.options, (self.images, self.network, self.scheduler) = options, build(options, load)
+        self.batch_at = data.Batches(
+            self.images,
+            options.batch_size,
+            seed=options.seed,
+            flip=options.flip,
+            device=accelerator.device,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+        )
+        self.alpha_bar = self.scheduler.alphas_cumprod.to(accelerator.device)
+        self.prediction = prediction_of(self.scheduler)
+        self.loss = train.diffusion_loss(self.alpha_bar, self.prediction)
+
+    def begin(self, folder, notes):
+        """Nothing is left to prepare."""
+
+    def draw(self, network):
+        """16 pictures."""
+        shape = (16, network.config.in_channels, network.config.sample_size, network.config.sample_size)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(self.options.seed))
+        denoise = diffusion.denoiser(network, self.alpha_bar, self.prediction)
+        steps = diffusion.spaced_timesteps(20)
+        return diffusion.last(
+            diffusion.dpm_solver(denoise, noise.to(self.alpha_bar.device), self.alpha_bar, steps)
+        )
+
+    def finish(self, run, folder, settings):
+        """The average of the weights as a stock pipeline in pipeline/, with a model card."""
+        source = self.options.data
+        name = Path(source).name if Path(source).exists() else source  # no paths of this machine
+        last = list(runs.read_losses(folder / "loss.jsonl").values())[-100:]
+        loss = f"{sum(last) / len(last):.4f}"
+        chosen = {**settings, "data": name}
+        facts = {key.replace("_", " "): value for key, value in chosen.items() if value is not None} | {
+            "parameters": f"{sum(p.numel() for p in run.ema.parameters()):,}",
+            "minutes of training": f"{run.seconds / 60:.1f} ({run.device.type})",
+            f"loss, mean of the last {len(last)} steps": loss,
+        }
+        size = self.images.size_px
+        about = f"An unconditional diffusion model of {len(self.images)} pictures, {size} x {size} pixels."
+        with runs.whole_folder(folder / "pipeline") as temporary:
+            DDPMPipeline(unet=run.ema, scheduler=self.scheduler).save_pretrained(temporary)
+            card = runs.model_card(f"Diffusion model: {name}", about, facts)
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+        return f"Saved {folder / 'pipeline'}: loss {loss} after {run.seconds / 60:.1f} minutes."
 
 
 def prediction_of(scheduler) -> str:
@@ -185,37 +263,6 @@ def _recipe(options):
         ema_decay=options.ema_decay,
         accumulate=options.accumulate,
         precision=options.precision,
+        adam_bits=getattr(options, "adam_bits", 32),
         seed=options.seed,
-    )
-
-
-def _draw(model, alpha_bar, prediction, seed):
-    """16 pictures, from the same noise every time: (16, C, size, size) in [-1, 1]."""
-    shape = (16, model.config.in_channels, model.config.sample_size, model.config.sample_size)
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(alpha_bar.device)
-    denoise = diffusion.denoiser(model, alpha_bar, prediction)
-    return diffusion.last(diffusion.dpm_solver(denoise, noise, alpha_bar, diffusion.spaced_timesteps(20)))
-
-
-def _save_pipeline(run, scheduler, options, settings, images):
-    """The average of the weights as a stock pipeline in pipeline/, with a model card."""
-    folder = Path(options.output)
-    last = list(runs.read_losses(folder / "loss.jsonl").values())[-100:]
-    name = (
-        Path(options.data).name if Path(options.data).exists() else options.data
-    )  # no paths of this machine
-    chosen = {**settings, "data": name}
-    facts = {key.replace("_", " "): value for key, value in chosen.items() if value is not None} | {
-        "parameters": f"{sum(p.numel() for p in run.ema.parameters()):,}",
-        "minutes of training": f"{run.seconds / 60:.1f} ({run.device.type})",
-        f"loss, mean of the last {len(last)} steps": f"{sum(last) / len(last):.4f}",
-    }
-    size = images.size_px
-    about = f"An unconditional diffusion model of {len(images)} pictures, {size} x {size} pixels."
-    with runs.whole_folder(folder / "pipeline") as temporary:
-        DDPMPipeline(unet=run.ema, scheduler=scheduler).save_pretrained(temporary)
-        card = runs.model_card(f"Diffusion model: {name}", about, facts)
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-    print(
-        f"Saved {folder / 'pipeline'}: loss {sum(last) / len(last):.4f} after {run.seconds / 60:.1f} minutes."
     )

@@ -24,9 +24,10 @@ class Recipe:
     """The settings of a run.
 
     steps: optimiser steps in all. learning_rate: the highest; reached after `warmup_steps`, then falling
-    linearly to 0. ema_decay: share of the average kept in each step. max_norm: gradients are clipped to it.
-    accumulate: batches per step. precision: "auto" (bfloat16 where the processor is fast at it), "bf16" or
-    "fp32".
+    linearly to 0. ema_decay: share of the average kept in each step; 0 keeps none. max_norm: gradients are
+    clipped to it. accumulate: batches per step. precision: "auto" (bfloat16 where the processor is fast at
+    it), "bf16", "fp16" (with losses scaled up, so that small gradients survive) or "fp32". adam_bits: of the
+    optimiser's two averages per weight; 8 needs bitsandbytes and a GPU.
     """
 
     steps: int
@@ -37,6 +38,7 @@ class Recipe:
     max_norm: float = 1.0
     accumulate: int = 1
     precision: str = "auto"
+    adam_bits: int = 32
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
@@ -64,20 +66,15 @@ class Progress:
 class Run:
     """A network in training: the network, its moving average, the optimiser, and the steps done.
 
-    The network must already be on the device that is to train it.
+    The network must already be on the device that is to train it. Only those of its parameters that require
+    gradients learn. Without an average (see `Recipe.ema_decay`), `ema` is the network itself.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe):
         self.model, self.recipe, self.step, self.seconds = model, recipe, 0, 0.0
-        self.ema = copy.deepcopy(model).eval().requires_grad_(False)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            parameters,
-            lr=recipe.learning_rate,
-            betas=(0.9, 0.99),  # not 0.999: a short run has no 1,000 steps to average over
-            weight_decay=recipe.weight_decay,
-            fused=all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for p in parameters),
-        )
+        self.ema = copy.deepcopy(model).eval().requires_grad_(False) if recipe.ema_decay else model
+        self.optimizer = _adamw([p for p in model.parameters() if p.requires_grad], recipe)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
 
     @property
     def device(self) -> torch.device:
@@ -87,27 +84,48 @@ class Run:
     @torch.no_grad()
     def update_ema(self):
         """Move the average towards the network; faster in the first steps, when the average is still old."""
+        if self.ema is self.model:
+            return
         decay = min(self.recipe.ema_decay, self.step / (self.step + 10))
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
         for average, current in zip(self.ema.buffers(), self.model.buffers(), strict=True):
             average.copy_(current)
 
     def state(self) -> dict:
-        """Everything that a checkpoint must hold: tensors and numbers only."""
+        """All that a checkpoint must hold: tensors and numbers only, and nothing that does not learn."""
         return {
-            "model": self.model.state_dict(),
-            "ema": self.ema.state_dict(),
+            "model": self._without_frozen(self.model),
+            "ema": self._without_frozen(self.ema),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
         }
 
     def load(self, state: dict) -> None:
         """Take up the state of an earlier run with the same network."""
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
+        frozen = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
+        self.model.load_state_dict(frozen | state["model"])
+        self.ema.load_state_dict(frozen | state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state.get("scaler", {}))
         self.step, self.seconds = state["step"], state["seconds"]
+
+    def _without_frozen(self, model):
+        frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
+        return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
+def _adamw(parameters, recipe):
+    """AdamW, in as many bits as the recipe says."""
+    betas = (0.9, 0.99)  # not 0.999: a short run has no 1,000 steps to average over
+    settings = {"lr": recipe.learning_rate, "betas": betas, "weight_decay": recipe.weight_decay}
+    if recipe.adam_bits == 8:
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(parameters, **settings)
+    fused = all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for p in parameters)
+    return torch.optim.AdamW(parameters, fused=fused, **settings)
 
 
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
@@ -134,10 +152,12 @@ def train(run: Run, batch_at: Callable[[int], Tensor], loss: Loss, accelerator=N
             group["lr"] = rate
         run.optimizer.zero_grad()  # a step that was interrupted leaves some of its gradients
         value = _gradients(run, model, batch_at, loss, accelerator)
+        run.scaler.unscale_(run.optimizer)
         norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.recipe.max_norm)
         value, norm = _mean(torch.stack([value, norm]), accelerator)
         _require_finite(value, run)
-        run.optimizer.step()
+        run.scaler.step(run.optimizer)  # left out if the scale was too large: fp16 then tries a smaller one
+        run.scaler.update()
         run.optimizer.zero_grad()
         run.step += 1
         run.update_ema()
@@ -158,7 +178,7 @@ def _gradients(run, model, batch_at, loss, accelerator):
         with accelerator.no_sync(model) if waits else nullcontext():
             with autocast(run.device, recipe.precision):
                 value = loss(model, batch_at(n), generator) / recipe.accumulate
-            value.backward()
+            run.scaler.scale(value).backward()
         total += value.detach()
     return total
 
@@ -185,10 +205,12 @@ def _seed(*numbers):
 
 def autocast(device: torch.device, precision: str):
     """Context in which matrix products run in the chosen precision; see `Recipe.precision`."""
-    if precision not in ("auto", "bf16", "fp32"):
-        raise ValueError(f"got precision={precision!r}, expected auto, bf16 or fp32.")
-    fast = precision == "bf16" or (precision == "auto" and profile.fast_bf16(device.type))
-    return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
+    halves = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
+    if precision not in ("auto", *halves):
+        raise ValueError(f"got precision={precision!r}, expected auto, bf16, fp16 or fp32.")
+    fast = "bf16" if profile.fast_bf16(device.type) else "fp32"
+    half = halves[fast if precision == "auto" else precision]
+    return torch.autocast(device.type, half) if half else nullcontext()
 
 
 def diffusion_loss(alpha_bar: Tensor, prediction: str) -> Loss:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import importlib
 
-STAGES = ("judge", "ddpm", "vae", "clip", "sd", "inpainting", "depth", "upscaler")  # as the modules are named
+# as the modules are named
+STAGES = ("judge", "ddpm", "vae", "clip", "sd", "inpainting", "depth", "upscaler", "teaser")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from course_utils import checkpoints, data, diffusion, guidance, latent, runs, scores, show
+from course_utils.explore import warp
 from recipes import diagrams, score
 
 PROMPT = "a drawing of a red fish on a beach"
@@ -79,6 +80,24 @@ def many_small_steps() -> show.Picture:
     rows = {f"{n} step{'s' * (n > 1)}": walk(count=8, steps=n, seed=12)[-1][1] for n in (1, 2, 5, 10, 40)}
     alt = "Eight samples in five rows: one step gives blurs, 5 steps rough butterflies, 40 steps clear ones"
     return show.rows(rows, columns=8, width=5.5, alt=alt)
+
+
+# Unit 2
+
+
+def guided_moons() -> show.Picture:
+    """Samples of two moons, of which the upper one is asked for, at three guidance scales."""
+    clouds = {scale: warp.cloud("upper", scale, 0) for scale in (1, 3, 8)}
+    told = [f"scale {scale}: {cloud.spread:.2f} times as wide as the moon" for scale, cloud in clouds.items()]
+    alt = f"Samples on the upper one of two half circles. {'; '.join(told)}"
+    figure, moons = show.Picture(9, 1.9, alt), warp.two_moons(120)
+    for ax, words, cloud in zip(figure.subplots(1, 3), told, clouds.values(), strict=True):
+        ax.plot(*cloud.ends.T, "o", color=show.COLOURS[1], ms=6, mew=0)
+        ax.plot(*moons[::2].T, "D", color="black", ms=2.5, mew=0)
+        ax.plot(*moons[1::2].T, "D", color="0.7", ms=2.5, mew=0)
+        ax.set(aspect="equal", xticks=[], yticks=[])
+        ax.set_title(words, fontsize=9, loc="left")
+    return figure
 
 
 # Unit 3
@@ -194,6 +213,7 @@ FIGURES = {
     "unit1/figures/noise_to_butterflies.gif": noise_to_butterflies,
     "unit1/figures/chain.png": chain,
     "unit1/figures/many_small_steps.png": many_small_steps,
+    "unit2/figures/guidance.png": guided_moons,
     "unit3/figures/samples.png": samples,
     "unit3/figures/latent_diffusion.png": latent_diffusion,
     "unit3/figures/text_encoding.png": text_encoding,

@@ -79,7 +79,7 @@ def facts(pipeline, count: int = 300) -> dict[str, str]:
     """Is the asked subject inside the mask, and is nothing changed outside?"""
     judge = scores.load_judge("judge-scenes")
     scenes = data.scenes(count, seed=common.TEST_SEED, combinations="any")
-    _, wanted = score.prompts(count, "any")
+    _, wanted = score.prompts(count, "any", common.TEST_SEED)
     masks = random_masks(scenes.masks.repeat_interleave(2, 0))[1::2]  # boxes around the subject
     for name in ("background", "style"):  # those stay as they are, so the prompt says what is there
         wanted[name] = scenes.labels[name]

@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from course_utils import data, scores
+from course_utils.asking import generate, prompts, right
 from course_utils.data import grammar
 from recipes import common, vae
-
-
-def prompts(count: int, combinations: str, seed: int = common.TEST_SEED) -> tuple[list[str], dict]:
-    """Full captions of random attributes, and those attributes: name -> (count,)."""
-    rng = np.random.default_rng(seed)
-    chosen = [grammar.choose(rng, combinations) for _ in range(count)]
-    wanted = {name: torch.tensor([c[name] for c in chosen]) for name in grammar.ATTRIBUTES}
-    return [grammar.caption(c, rng) for c in chosen], wanted
 
 
 def captions_of(wanted: dict[str, torch.Tensor]) -> list[str]:
     """The plainest captions of given attributes."""
     rows = zip(*(values.tolist() for values in wanted.values()), strict=True)
     return [grammar.caption(dict(zip(wanted, row, strict=True))) for row in rows]
-
-
-def generate(pipeline, texts, seed: int = 1, batch: int = 50, steps: int = 25, **settings) -> torch.Tensor:
-    """Pictures for prompts by the stock pipeline: (N, 3, H, W) in [-1, 1]."""
-    generator, parts = torch.Generator().manual_seed(seed), []
-    pipeline.set_progress_bar_config(disable=True)
-    for i in range(0, len(texts), batch):
-        part = {k: v[i : i + batch] if isinstance(v, list) else v for k, v in settings.items()}
-        made = pipeline(
-            texts[i : i + batch], num_inference_steps=steps, generator=generator, output_type="np", **part
-        ).images
-        parts.append(torch.from_numpy(made).permute(0, 3, 1, 2) * 2 - 1)
-    return torch.cat(parts)
-
-
-def right(judge, x: torch.Tensor, wanted: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Share of pictures with each attribute as wanted, and with "all" of them."""
-    hits = {name: scores.read(judge, x, name).answer == values for name, values in wanted.items()}
-    hits["all"] = torch.stack(list(hits.values())).all(0)
-    return {name: hit.float().mean().item() for name, hit in hits.items()}
 
 
 def text_to_image(pipeline, count: int = 500) -> dict[str, str]:
@@ -55,7 +27,7 @@ def text_to_image(pipeline, count: int = 500) -> dict[str, str]:
     }
     made = {}
     for combinations in ("seen", "held out"):
-        texts, wanted = prompts(count, combinations)
+        texts, wanted = prompts(count, combinations, common.TEST_SEED)
         made[combinations] = generate(pipeline, texts)
         facts[f"right, {combinations} combinations"] = shares(right(judge, made[combinations], wanted))
     real, rebuilt, new = (scores.features(judge, x) for x in (real, rebuilt, torch.cat(list(made.values()))))

@@ -6,6 +6,7 @@ A check never raises, whatever it is given: its verdict is true or false and sho
 from course_utils.check import (
     conditioning,
     deep_dive,
+    dreambooth,
     finetuning,
     introduction,
     quicktour,
@@ -16,6 +17,7 @@ from course_utils.check import (
 __all__ = [
     "conditioning",
     "deep_dive",
+    "dreambooth",
     "finetuning",
     "introduction",
     "quicktour",

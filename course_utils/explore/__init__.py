@@ -14,6 +14,7 @@ from course_utils.explore.guess import be_the_denoiser, be_the_denoiser_sheet, d
 from course_utils.explore.latents import draw_latent_viewer, latent_viewer, latent_viewer_sheet
 from course_utils.explore.mix import draw_prompt_mix, prompt_mix, prompt_mix_sheet
 from course_utils.explore.noise import SCHEDULES, draw_noise_dial, noise_dial, noise_dial_sheet
+from course_utils.explore.overtraining import draw_training_time, training_time, training_time_sheet
 from course_utils.explore.prompt import draw_prompt_explorer, prompt_explorer, prompt_explorer_sheet
 from course_utils.explore.race import draw_step_budget_race, step_budget_race, step_budget_race_sheet
 from course_utils.explore.score import draw_score_map, score_map, score_map_sheet
@@ -39,6 +40,7 @@ __all__ = [
     "draw_score_map",
     "draw_step_budget_race",
     "draw_three_faces",
+    "draw_training_time",
     "draw_word_attention",
     "fan",
     "film_strip",
@@ -62,6 +64,8 @@ __all__ = [
     "step_budget_race_sheet",
     "three_faces",
     "three_faces_sheet",
+    "training_time",
+    "training_time_sheet",
     "word_attention",
     "word_attention_sheet",
 ]

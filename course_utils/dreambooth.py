@@ -1,0 +1,435 @@
+"""DreamBooth: a text-to-image model learns one subject from a few pictures (Ruiz et al. 2023).
+
+A rare word before the name of the kind ("a drawing of a sks creature") gets the subject for its meaning.
+Pictures become latents once, and prompts become the text encoder's states once, unless it learns as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from course_utils import asking, data, diffusion, latent, profile, runs, train
+from course_utils.data.subjects import SUBJECTS
+
+FEWEST = 3  # pictures of a subject; the paper takes 3 to 5
+SEEN = ("meadow", "beach")  # where the bundled pictures show their subject
+WAYS = ("lora", "unet", "unet+text")  # adapters, the whole U-Net, the U-Net and the text encoder
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # the layers that get adapters
+COMMON = 40_000  # CLIP's words before this place, of 49,408, are ordinary ones; sks has the place 48,136
+
+
+@dataclass(frozen=True)
+class Words:
+    """How prompts call the subject: `kind` ("creature") as all of its kind, after `identifier` it alone."""
+
+    kind: str
+    identifier: str = "sks"
+
+    def __post_init__(self):
+        if not self.kind.strip() or not re.fullmatch(r"\w+", self.identifier):
+            raise ValueError(
+                f"got the kind {self.kind!r} and the identifier {self.identifier!r}, expected a name such as "
+                "'dog' and one rare word such as 'sks'."
+            )
+
+    def name(self, prompt: str) -> str:
+        """The prompt with the identifier: "a creature at night" -> "a sks creature at night"."""
+        named, found = re.subn(
+            rf"\b{re.escape(self.kind)}\b", f"{self.identifier} {self.kind}", prompt, count=1
+        )
+        if not found:
+            raise ValueError(f"got the prompt {prompt!r}, expected one with {self.kind!r} in it.")
+        return named
+
+    def caveats(self, tokenizer) -> list[str]:
+        """A sentence for each thing about the identifier that will make learning harder."""
+        word, found = self.identifier.lower(), []
+        place = tokenizer.get_vocab().get(f"{word}</w>")
+        meant = profile.pick(mini=word in data.scene_words(), full=place is not None and place < COMMON)
+        if (meant and word != "sks") or word in self.kind.lower().split():
+            found.append(
+                f"got the identifier {self.identifier!r}, which is an ordinary word, expected a rare one: "
+                "what it means already will mix with the subject, and its old meaning suffers. Take 'sks'."
+            )
+        pieces = tokenizer(word).input_ids[1:-1]
+        if len(pieces) > 3:
+            found.append(
+                f"got the identifier {self.identifier!r}, which is cut into {len(pieces)} tokens, expected "
+                "at most 3: each piece is part of other words, too. Take a shorter one."
+            )
+        return found
+
+
+def pictures(source: str, size_px: int, count: int | None = None) -> data.ImageSet:
+    """Pictures of one subject: "bubble", "ember" or "pebble", drawn; or a folder; or a set on the Hub.
+
+    count: how many at most (drawn: 6 if not given). The drawn ones are Scenes, with captions, in a meadow and
+    on a beach. Raises ValueError if fewer than 3 pictures can be used, and what `data.load` raises.
+    """
+    if source in SUBJECTS:
+        return data.subject(source, count or 6, size_px=size_px, background=SEEN)
+    found = data.load(source, size_px=size_px, count=count)
+    if len(found) < FEWEST:
+        refused = f" ({' '.join(found.skipped)})" if found.skipped else ""
+        raise ValueError(
+            f"got {len(found)} usable picture{'s' * (len(found) != 1)} from {source}{refused}, expected at "
+            f"least {FEWEST} of one subject, better 5 to 20: add more, from several sides and before several "
+            "backgrounds."
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is learned from.
+
+    z: latents with a variance of 1, (N, C, h, w). text: what is said of each: tokens, int64, (N, 77), or the
+    text encoder's states, (N, 77, width).
+    """
+
+    z: Tensor
+    text: Tensor
+
+    def __len__(self):
+        return len(self.z)
+
+
+def size_px(pipeline) -> int:
+    """Width and height of the pictures that a pipeline draws."""
+    return pipeline.unet.config.sample_size * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+
+
+def prompts_of(images: data.ImageSet, words: Words) -> list[str]:
+    """A prompt with the identifier for each picture: its caption's, if it has one."""
+    captions = getattr(images, "captions", [f"{asking.medium()} {words.kind}"] * len(images))
+    return [words.name(caption) for caption in captions]
+
+
+def kind_prompts(words: Words, count: int, seed: int = 0) -> list[str]:
+    """Prompts without the identifier, whose pictures are to stay as they are.
+
+    With all that captions can say of it, where the kind is one of the drawn scenes'; the same words each time
+    for any other.
+    """
+    if profile.scale() == "mini" and words.kind in data.scene_words():
+        return asking.prompts(count, "any", seed, noun=words.kind)[0]
+    return [f"{asking.medium()} {words.kind}"] * count
+
+
+def rate(way: str) -> float:
+    """The highest learning rate for one of WAYS: adapters start at 0 and bear more."""
+    mini = {"lora": 3e-3, "unet": 5e-4, "unet+text": 3e-4}
+    full = {"lora": 1e-4, "unet": 5e-6, "unet+text": 2e-6}
+    return profile.pick(mini, full)[way]
+
+
+@torch.no_grad()
+def encode(pipeline, images: Tensor, prompts: Sequence[str], mirrored: bool = True) -> Examples:
+    """Pictures, uint8 (N, 3, H, W), with a prompt each, as examples; with `mirrored`, twice as many."""
+    x, prompts = data.to_model(images), list(prompts)
+    if mirrored:
+        x, prompts = torch.cat([x, x.flip(-1)]), prompts * 2
+    z = torch.cat([latent.encode(pipeline.vae, part).float() for part in x.split(4)])
+    return Examples(z, latent.tokens(pipeline, prompts))
+
+
+def own_idea(pipeline, prompts: Sequence[str], **settings) -> Examples:
+    """What the model itself draws for prompts without the identifier: examples of what is to stay as it is.
+
+    Ruiz et al. 2023, section 3.3. settings: of `asking.generate`.
+    """
+    return Examples(
+        asking.generate(pipeline, prompts, latents=True, **settings), latent.tokens(pipeline, prompts)
+    )
+
+
+class Learner(nn.Module):
+    """The parts of a pipeline that learn: (zt (B, C, h, w), t (B,), text) -> the U-Net's output, like zt.
+
+    text: of the `Examples` that `ready` returns.
+    """
+
+    def __init__(self, unet, text_encoder=None):
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def forward(self, zt: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        """What the class says."""
+        states = self.text_encoder(text).last_hidden_state if self.text_encoder else text  # (B, 77, width)
+        return self.unet(zt, t, states).sample
+
+
+def learner(pipeline, way: str, rank: int = 8, thrifty: bool = False) -> Learner:
+    """A copy of those parts of the pipeline that learn in this way, one of WAYS; the pipeline stays as it is.
+
+    rank: of the adapters (Hu et al. 2022): each changes a matrix W into W + B A, with B (out, rank) and
+    A (rank, in). What learns is float32, what does not keeps its precision. thrifty: the U-Net's activations
+    are computed a second time on the way back instead of being kept (gradient checkpointing).
+    """
+    if way not in WAYS:
+        raise ValueError(f"got way={way!r}, expected one of {', '.join(WAYS)}.")
+    unet, text_encoder = copy.deepcopy(pipeline.unet), None
+    if way == "lora":
+        _add_adapters(unet, rank)
+    else:
+        unet.requires_grad_(True)
+    if way == "unet+text":
+        text_encoder = copy.deepcopy(pipeline.text_encoder).requires_grad_(True)
+    if thrifty:
+        unet.enable_gradient_checkpointing()
+    made = Learner(unet, text_encoder)
+    _cast([p for p in made.parameters() if p.requires_grad], torch.float32)
+    return made
+
+
+def _add_adapters(unet, rank):
+    from peft import LoraConfig
+
+    unet.requires_grad_(False)
+    settings = {"init_lora_weights": "gaussian", "target_modules": list(ATTENTION)}
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, **settings))
+
+
+def _cast(parameters, dtype):
+    for parameter in parameters:
+        parameter.data = parameter.data.to(dtype)  # `half()` of Diffusers' networks warns, without a need
+
+
+@torch.no_grad()
+def ready(pipeline, learner: Learner, examples: Examples) -> Examples:
+    """The examples with what this learner takes as text: states, computed now, unless its encoder learns."""
+    if learner.text_encoder is not None:
+        return examples
+    different, place = examples.text.unique(dim=0, return_inverse=True)
+    states = [pipeline.text_encoder(part).last_hidden_state for part in different.split(50)]
+    return Examples(examples.z, torch.cat(states)[place])
+
+
+def lesson(
+    pipeline, learner: Learner, images: data.ImageSet, words: Words, count: int = 96
+) -> tuple[Examples, Examples | None]:
+    """What a learner is to learn, and what it is to keep: `count` of the model's own ideas; None for 0."""
+    own = encode(pipeline, images.images, prompts_of(images, words))
+    kind = own_idea(pipeline, kind_prompts(words, count), **asking.usual()) if count else None
+    return ready(pipeline, learner, own), kind and ready(pipeline, learner, kind)
+
+
+def collate(subject: Sequence[tuple[Tensor, Tensor]], prior: Sequence[tuple[Tensor, Tensor]] = ()):
+    """One batch for one pass: the subject's examples, each (z, text), and those of its kind behind them."""
+    z, text = zip(*subject, *prior, strict=True)
+    return torch.stack(z), torch.stack(text)
+
+
+def batches(
+    subject: Examples, prior: Examples | None, size: int, seed: int = 0, process: int = 0
+) -> Callable[[int], tuple]:
+    """n -> batch number n: `size` examples of the subject and, unless `prior` is None, as many of its kind.
+
+    Each process draws its own.
+    """
+
+    def rows(examples, chance):
+        return [(examples.z[i], examples.text[i]) for i in chance.integers(len(examples), size=size)]
+
+    def batch_at(n):
+        chance = np.random.default_rng((seed, n, process))
+        return collate(rows(subject, chance), rows(prior, chance) if prior is not None else ())
+
+    return batch_at
+
+
+def loss(alpha_bar: Tensor, prediction: str, prior_weight: float | None = 1.0) -> train.Loss:
+    """The denoising loss with prior preservation (Ruiz et al. 2023, eq. 2), for batches of `collate`.
+
+    The mean squared error of the first half, the subject's, plus prior_weight times that of the second half,
+    its kind's. None: there is no second half.
+    """
+
+    def loss(model, batch, generator):
+        z, text = batch
+        t = torch.randint(0, len(alpha_bar), (len(z),), generator=generator, device=z.device)
+        eps = torch.randn(z.shape, generator=generator, device=z.device)
+        output = model(diffusion.add_noise(z, eps, t, alpha_bar), t, text).float()
+        error = (output - diffusion.target(z, eps, t, alpha_bar, prediction)).square()
+        if prior_weight is None:
+            return error.mean()
+        subject, prior = error.chunk(2)
+        return subject.mean() + prior_weight * prior.mean()
+
+    return loss
+
+
+# --- what is kept along the way, and at the end ---
+
+
+def remember(steps: Iterator, run: train.Run, folder: str | Path, every: int) -> Iterator[train.Progress]:
+    """Pass on a training's records, keeping in `folder` what was learned after every `every` steps.
+
+    A snapshot holds the learned weights in half precision; the checkpoint beside it is what a run that was
+    stopped goes on from: see `resume`.
+    """
+    folder = Path(folder)
+    for progress in steps:
+        if progress.step % every == 0 or progress.step == run.recipe.steps:
+            _keep(run.model, folder / f"snapshot_{progress.step:06d}.safetensors")
+            runs.Checkpoints(folder, keep=1).save(run)
+        yield progress
+
+
+def resume(run: train.Run, folder: str | Path) -> list[str]:
+    """Put the run where `folder`, of `remember`, stands: see `runs.Checkpoints.resume`."""
+    return runs.Checkpoints(folder, keep=1).resume(run)
+
+
+def snapshots(folder: str | Path) -> dict[int, Path]:
+    """step -> what was learned by then."""
+    files = sorted(Path(folder).glob("snapshot_*.safetensors"))
+    return {int(file.stem.partition("_")[2]): file for file in files}
+
+
+def _keep(model, path):
+    from safetensors.torch import save_file
+
+    learned = {
+        name: p.detach().half().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with runs.whole_file(path) as temporary:
+        save_file(learned, temporary)
+
+
+@torch.no_grad()
+def recall(model: Learner, snapshot: str | Path) -> None:
+    """Put the weights of a snapshot into a learner of the same way."""
+    from safetensors.torch import load_file
+
+    own = dict(model.named_parameters())
+    for name, value in load_file(snapshot).items():
+        own[name].copy_(value)
+
+
+def assemble(pipeline, learner: Learner, learning: bool = False):
+    """A pipeline with what was learned; the other parts are shared with the given one.
+
+    What was learned takes on the precision of the given one, unless it is to go on learning: then only
+    `asking.generate` can draw with it.
+    """
+    if not learning:
+        _cast(learner.eval().parameters(), pipeline.unet.dtype)
+    parts = pipeline.components | {"unet": learner.unet}
+    if learner.text_encoder is not None:
+        parts["text_encoder"] = learner.text_encoder
+    return _same_kind(pipeline, parts)
+
+
+def save(learner: Learner, folder: str | Path) -> int:
+    """Write what was learned as stock classes read it, in half precision; returns its size in bytes.
+
+    Adapters become pytorch_lora_weights.safetensors, for `pipeline.load_lora_weights(folder)`; whole parts
+    become the folders unet/ and text_encoder/.
+    """
+    folder = Path(folder)
+    if hasattr(learner.unet, "peft_config"):
+        _save_adapters(learner.unet, folder)
+    else:
+        half = copy.deepcopy(learner.unet)
+        _cast(half.parameters(), torch.float16)
+        half.save_pretrained(folder / "unet")
+    if learner.text_encoder is not None:
+        weights = {name: value.half() for name, value in learner.text_encoder.state_dict().items()}
+        # half in the file alone: Transformers 5 would compute in what the configuration names
+        learner.text_encoder.save_pretrained(folder / "text_encoder", state_dict=weights)
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+
+
+def _save_adapters(unet, folder):
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft.utils import get_peft_model_state_dict
+
+    weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    weights = {name: value.half() for name, value in weights.items()}
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights)
+
+
+def load(pipeline, folder: str | Path):
+    """A pipeline with what `save` wrote, on copies of the parts that it changes.
+
+    Only weights are read, into parts of the given pipeline's shape. Raises ValueError if they are not there,
+    do not fit or are not all finite, and what safetensors raises for a file that is none.
+    """
+    folder, parts = Path(folder), dict(pipeline.components)
+    parts["unet"] = copy.deepcopy(pipeline.unet)
+    adapters, encoder = folder / "pytorch_lora_weights.safetensors", folder / "text_encoder"
+    if not adapters.exists():
+        _put(parts["unet"], folder / "unet" / "diffusion_pytorch_model.safetensors")
+    if encoder.exists():
+        parts["text_encoder"] = _like(pipeline.text_encoder, encoder)
+    changed = _same_kind(pipeline, parts)
+    if adapters.exists():
+        _put_adapters(changed, adapters)
+    return changed
+
+
+def _same_kind(pipeline, parts):
+    return type(pipeline)(**parts, requires_safety_checker=pipeline.config.requires_safety_checker)
+
+
+def _put(part, path):
+    try:
+        part.load_state_dict(_finite(path))
+    except RuntimeError as error:
+        raise _misfit(path, error) from error
+
+
+def _put_adapters(pipeline, path):
+    weights = _finite(path)
+    try:
+        pipeline.load_lora_weights(weights)
+    except (RuntimeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        raise _misfit(path, error) from error
+    if not any("lora" in name for name, _ in pipeline.unet.named_parameters()):
+        raise _misfit(path, "none of its weights belongs to the U-Net")
+
+
+def _like(text_encoder, folder):
+    """The encoder in `folder`, in the same shape. (Each Transformers names the weights in its own way.)"""
+    _finite(folder / "model.safetensors")
+    try:
+        found, told = type(text_encoder).from_pretrained(
+            folder, config=text_encoder.config, use_safetensors=True, output_loading_info=True
+        )
+    except RuntimeError as error:
+        raise _misfit(folder, error) from error
+    if told["missing_keys"]:
+        raise _misfit(folder, f"{len(told['missing_keys'])} of its weights are missing")
+    return found.to(text_encoder.device, text_encoder.dtype).eval()
+
+
+def _finite(path):
+    """The weights of a file, all finite."""
+    from safetensors.torch import load_file
+
+    if not path.exists():
+        raise ValueError(f"got no {path.parent.name}/{path.name}, expected what save() writes.")
+    weights = load_file(path)
+    if not all(torch.isfinite(value).all() for value in weights.values()):
+        raise ValueError(
+            f"got {path.name} with numbers that are not finite, expected finite ones: train again."
+        )
+    return weights
+
+
+def _misfit(path, why):
+    last = str(why).strip().splitlines()[-1].strip() if str(why).strip() else type(why).__name__
+    return ValueError(
+        f"got {path.name}, which does not fit ({last[:120]}), expected weights for the same base."
+    )
