@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from course_utils.messages import tr
+
 NEEDED = ("to_q", "to_k", "heads", "scale")  # of Diffusers' Attention
 
 
@@ -43,7 +45,7 @@ class Record:
         """
         if not self._noted:
             raise RuntimeError(
-                "got no cross-attention, expected some: call the U-Net with encoder_hidden_states first."
+                tr("got no cross-attention, expected some: call the U-Net with encoder_hidden_states first.")
             )
         maps = [interpolate(_as_maps(one), (size, size), mode="bilinear") for one in self._noted]
         self._noted.clear()
@@ -74,8 +76,12 @@ def probabilities(attn, hidden_states: Tensor, text: Tensor) -> Tensor:
         import diffusers
 
         raise AttributeError(
-            f"got an attention layer of Diffusers {diffusers.__version__} without {', '.join(missing)}, "
-            "expected its Attention of versions 0.35 on: install the version in the course's constraints.txt."
+            tr(
+                "got an attention layer of Diffusers {version} without {missing}, expected its Attention "
+                "of versions 0.35 on: install the version in the course's constraints.txt.",
+                version=diffusers.__version__,
+                missing=", ".join(missing),
+            )
         )
     query, key = (_split(x, attn.heads) for x in (attn.to_q(hidden_states), attn.to_k(text)))
     return (query @ key.transpose(-1, -2) * attn.scale).softmax(-1)
@@ -89,7 +95,10 @@ def _as_maps(share):
     side = round(share.shape[1] ** 0.5)
     if side * side != share.shape[1]:
         raise ValueError(
-            f"got attention of {share.shape[1]} places, expected a square: ask for a square picture."
+            tr(
+                "got attention of {count} places, expected a square: ask for a square picture.",
+                count=share.shape[1],
+            )
         )
     return share.transpose(1, 2).unflatten(-1, (side, side))  # (B, h * w, L) -> (B, L, h, w)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from course_utils import profile
 from course_utils.downloads import sha256, snapshot
+from course_utils.messages import tr, unknown
 
 MINIATURES = Path(__file__).parent / "miniatures"
 
@@ -81,12 +82,12 @@ def locate(name: str) -> str:
     """
     known = {*MODELS, *(folder.name for folder in MINIATURES.iterdir() if folder.is_dir())}
     if name not in known:
-        raise KeyError(f"got the model name {name!r}, expected one of {', '.join(sorted(known))}.")
+        raise KeyError(unknown(tr("the model name"), name, sorted(known)))
     if not _is_published(name):
         return verified(name)
-    mend = "restart with COURSE_SCALE=mini to use the course's own miniature"
+    mend = tr("restart with COURSE_SCALE=mini to use the course's own miniature")
     wanted = ((MODELS[name].weights,), ("*.json", "*.txt"))
-    return str(snapshot(f"model {name!r}", MODELS[name].ids, *wanted, mend)[1])
+    return str(snapshot(tr("model {name!r}", name=name), MODELS[name].ids, *wanted, mend)[1])
 
 
 def _is_published(name):
@@ -101,10 +102,15 @@ def verified(name: str) -> str:
             continue
         path = MINIATURES / file
         if not path.exists() or sha256(path) != digest:
-            state = "is not the one that the course ships" if path.exists() else "is missing"
+            state = tr("is not the one that the course ships") if path.exists() else tr("is missing")
             raise OSError(
-                f"got the miniature {name!r} whose file {path} {state}, expected all of it as it was "
-                "published: install the course again."
+                tr(
+                    "got the miniature {name!r} whose file {path} {state}, expected all of it as it was "
+                    "published: install the course again.",
+                    name=name,
+                    path=path,
+                    state=state,
+                )
             )
     return str(MINIATURES / name)
 
@@ -132,8 +138,13 @@ def load(loader, name: str, **settings):
     source, device = locate(name), profile.device()
     if missing := _missing_parts(loader, _index(source)):
         raise ValueError(
-            f"got the checkpoint {name!r} for a {loader.__name__}, expected one with {', '.join(missing)}: "
-            "load it with the class that its card names."
+            tr(
+                "got the checkpoint {name!r} for a {kind}, expected one with {missing}: load it with the "
+                "class that its card names.",
+                name=name,
+                kind=loader.__name__,
+                missing=", ".join(missing),
+            )
         )
     if _is_published(name) and ".fp16." in MODELS[name].weights:
         half = torch.float16 if device == "cuda" else torch.float32
@@ -153,8 +164,11 @@ def _index(folder):
     foreign = [part for part, value in index.items() if isinstance(value, list) and value[0] not in known]
     if foreign:
         raise ValueError(
-            f"got a checkpoint that brings code of its own for {', '.join(foreign)}, expected classes of "
-            "Diffusers and Transformers alone: use another one."
+            tr(
+                "got a checkpoint that brings code of its own for {parts}, expected classes of Diffusers "
+                "and Transformers alone: use another one.",
+                parts=", ".join(foreign),
+            )
         )
     return index
 

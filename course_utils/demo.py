@@ -9,6 +9,7 @@ import gradio
 from PIL import Image
 
 from course_utils import diffusion, show
+from course_utils.messages import tr
 
 Sample = Callable[[Sequence[float], float, int], Iterable[diffusion.Step]]  # (colour, scale, seed) -> steps
 
@@ -30,29 +31,30 @@ def page(sample: Sample, steps: int, scale: float = 300) -> gradio.Blocks:
 
     def draw(colour, scale, seed, progress=gradio.Progress()):  # noqa: B008  Gradio looks for it here
         try:
-            given = to_colour(colour), _number("guidance scale", scale), int(_number("seed", seed))
-            walk = progress.tqdm(sample(*given), total=steps, unit="steps")
+            given = to_colour(colour), _number(tr("guidance scale"), scale), int(_number(tr("seed"), seed))
+            walk = progress.tqdm(sample(*given), total=steps, unit=tr("steps"))
             tile = show.pixels(diffusion.last(walk))[0]
         except Exception as error:
             told = str(error).partition("\n")[0] or type(error).__name__
             raise gradio.Error(told, print_exception=False) from error
         red, green, blue = tile.mean((0, 1)).round().astype(int)
+        mean = f"#{red:02x}{green:02x}{blue:02x}"
         picture = Image.fromarray(tile).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
-        return picture, f"Mean colour #{red:02x}{green:02x}{blue:02x}, asked for {colour}."
+        return picture, tr("Mean colour {mean}, asked for {colour}.", mean=mean, colour=colour)
 
-    with gradio.Blocks(title="A butterfly of your colour", analytics_enabled=False) as blocks:
-        gradio.Markdown(
-            "# A butterfly of your colour\nThe model was never told of colours: a loss guides it."
-        )
+    title = tr("A butterfly of your colour")
+    about = tr("The model was never told of colours: a loss guides it.")
+    with gradio.Blocks(title=title, analytics_enabled=False) as blocks:
+        gradio.Markdown(f"# {title}\n{about}")
         with gradio.Row():
             with gradio.Column():
-                colour = gradio.ColorPicker("#2060e0", label="Colour")
-                strength = gradio.Slider(0, 3 * scale, scale, label="Guidance scale")
-                seed = gradio.Number(0, label="Seed", precision=0)
-                button = gradio.Button("Draw", variant="primary")
+                colour = gradio.ColorPicker("#2060e0", label=tr("Colour"))
+                strength = gradio.Slider(0, 3 * scale, scale, label=tr("Guidance scale"))
+                seed = gradio.Number(0, label=tr("Seed"), precision=0)
+                button = gradio.Button(tr("Draw"), variant="primary")
             with gradio.Column():
-                picture = gradio.Image(label="Butterfly", format="png", interactive=False, buttons=[])
-                words = gradio.Textbox(label="Outcome", interactive=False)
+                picture = gradio.Image(label=tr("Butterfly"), format="png", interactive=False, buttons=[])
+                words = gradio.Textbox(label=tr("Outcome"), interactive=False)
         button.click(draw, [colour, strength, seed], [picture, words], show_progress_on=picture)
     return blocks.queue(max_size=16, default_concurrency_limit=1)
 
@@ -70,7 +72,10 @@ def to_colour(text: str) -> tuple[float, float, float]:
     by_hex, by_rgb = HEX.fullmatch(str(text).strip()), RGB.fullmatch(str(text).strip())
     if not (by_hex or by_rgb):
         raise ValueError(
-            f"got the colour {text!r}, expected one such as #2060e0: choose it in the colour field."
+            tr(
+                "got the colour {text!r}, expected one such as #2060e0: choose it in the colour field.",
+                text=text,
+            )
         )
     levels = (int(part, 16) for part in by_hex.groups()) if by_hex else map(float, by_rgb.groups()[:3])
     return tuple(min(level, 255) / 127.5 - 1 for level in levels)
@@ -78,5 +83,11 @@ def to_colour(text: str) -> tuple[float, float, float]:
 
 def _number(name, value):
     if not isinstance(value, (int, float)) or not 0 <= value < 2**63:
-        raise ValueError(f"got the {name} {value!r}, expected a number from 0 up: type one, such as 1.")
+        raise ValueError(
+            tr(
+                "got the {name} {value!r}, expected a number from 0 up: type one, such as 1.",
+                name=name,
+                value=value,
+            )
+        )
     return value

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from course_utils.messages import none_of, tr
+
 # what the course calls a network's output -> what Diffusers calls it
 PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 
@@ -96,7 +98,7 @@ def to_eps(x0_hat: Tensor, xt: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
 
 def _known(prediction):
     if prediction not in PREDICTIONS:
-        raise ValueError(f"got prediction={prediction!r}, expected one of {', '.join(PREDICTIONS)}.")
+        raise ValueError(none_of("prediction", prediction, PREDICTIONS))
 
 
 def denoiser(
@@ -129,8 +131,12 @@ def posterior(xt: Tensor, t: Tensor, data: Tensor, alpha_bar: Tensor) -> Tensor:
     """
     if xt.shape[1:] != data.shape[1:]:
         raise ValueError(
-            f"got xt of shape {tuple(xt.shape)} and data of shape {tuple(data.shape)}, expected (B, ...) and "
-            "(N, ...) that agree after the first number."
+            tr(
+                "got xt of shape {xt} and data of shape {data}, expected (B, ...) and (N, ...) that agree "
+                "after the first number.",
+                xt=tuple(xt.shape),
+                data=tuple(data.shape),
+            )
         )
     x, members = _double(xt).flatten(1), _double(data).flatten(1)  # (B, D), (N, D)
     a = at(alpha_bar, t.to(alpha_bar.device), x)  # (B, 1)
@@ -166,7 +172,13 @@ def _double(x):
 def spaced_timesteps(steps: int, timesteps: int = 1000) -> list[int]:
     """`steps` timesteps from T - 1 down, evenly spaced ("trailing": Lin et al. 2024, table 2)."""
     if not 1 <= steps <= timesteps:
-        raise ValueError(f"got {steps} steps, expected 1 to {timesteps}: a step needs a timestep of its own.")
+        raise ValueError(
+            tr(
+                "got {steps} steps, expected 1 to {timesteps}: a step needs a timestep of its own.",
+                steps=steps,
+                timesteps=timesteps,
+            )
+        )
     stride = timesteps - (timesteps - timesteps / steps)  # rounded as in NumPy's arange, so in Diffusers
     return [round(timesteps - i * stride) - 1 for i in range(steps)]
 
@@ -258,7 +270,7 @@ def last(steps: Iterator[Step]) -> Tensor:
     for _, _, x0_hat in steps:  # noqa: B007
         pass
     if x0_hat is None:
-        raise ValueError("got a sampler without steps, expected at least one timestep.")
+        raise ValueError(tr("got a sampler without steps, expected at least one timestep."))
     return x0_hat
 
 

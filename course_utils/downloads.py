@@ -13,6 +13,8 @@ from http import HTTPStatus
 from http.client import responses
 from pathlib import Path
 
+from course_utils.messages import tr
+
 WAITS = (2, 8)  # seconds before the second and the third try
 SILENCE = 10  # seconds without an answer after which a Hub counts as out of reach
 CHECKED = ".checked.json"  # in a snapshot whose checksums were right: the sizes of its files
@@ -39,11 +41,16 @@ def snapshot(
             failures.append(f"{hub_id}: {reason(error)}")
             continue
         if failures:
-            print(f"Took {hub_id} instead ({'; '.join(failures)}).")
+            print(tr("Took {hub_id} instead ({failures}).", hub_id=hub_id, failures="; ".join(failures)))
         return hub_id, folder
     raise ConnectionError(
-        f"got no {what} from the Hub ({'; '.join(failures)}), expected a network and one of these ids: "
-        f"try again later, or {mend}."
+        tr(
+            "got no {what} from the Hub ({failures}), expected a network and one of these ids: try again "
+            "later, or {mend}.",
+            what=what,
+            failures="; ".join(failures),
+            mend=mend,
+        )
     )
 
 
@@ -54,7 +61,15 @@ def _patiently(hub_id, *wanted):
         except Exception as error:
             if not _may_pass(error):
                 raise
-            print(f"{hub_id}: {reason(error)}. Trying again in {wait} seconds.", flush=True)
+            print(
+                tr(
+                    "{hub_id}: {reason}. Trying again in {wait} seconds.",
+                    hub_id=hub_id,
+                    reason=reason(error),
+                    wait=wait,
+                ),
+                flush=True,
+            )
             time.sleep(wait)
     return _whole(hub_id, *wanted)
 
@@ -76,7 +91,9 @@ def _whole(hub_id, needed, beside, kind):
     if not _noted(folder):
         files = [file for file in _listed(name, folder, kind) if _fits(file.path, patterns)]
         if not any(_fits(file.path, needed) for file in files):
-            raise ValueError(f"it has no {' or '.join(needed)}, which is what can be read without risk")
+            raise ValueError(
+                tr("it has no {files}, which is what can be read without risk", files=tr(" or ").join(needed))
+            )
         for file in files:
             _require_right(folder / file.path, file)
         with suppress(OSError):  # a cache that may only be read is checked again next time
@@ -125,7 +142,7 @@ def _require_right(path, file):
         content = path.resolve()
         path.unlink()
         content.unlink(missing_ok=True)
-        raise OSError(f"the checksum of {file.path} was wrong")
+        raise OSError(tr("the checksum of {path} was wrong", path=file.path))
 
 
 def sha256(path: Path) -> str:
@@ -169,17 +186,18 @@ def reason(error: BaseException) -> str:
 
     chain = list(_chain(error))
     for kind, words in (
-        (OfflineModeIsEnabled, "the variable HF_HUB_OFFLINE is set: unset it and restart"),
-        (GatedRepoError, "it is gated: accept its terms on its page, then set HF_TOKEN"),
-        (RepositoryNotFoundError, "there is no such repository, or it is private"),
+        (OfflineModeIsEnabled, tr("the variable HF_HUB_OFFLINE is set: unset it and restart")),
+        (GatedRepoError, tr("it is gated: accept its terms on its page, then set HF_TOKEN")),
+        (RepositoryNotFoundError, tr("there is no such repository, or it is private")),
     ):
         if any(isinstance(link, kind) for link in chain):
             return words
     status = _status(error)
     if status == HTTPStatus.UNAUTHORIZED:
-        return "the Hub did not accept the token: correct HF_TOKEN, or unset it"
+        return tr("the Hub did not accept the token: correct HF_TOKEN, or unset it")
     if status:
-        return f"the Hub answered {status} {responses.get(status, '')}".strip()
+        answer = f"{status} {responses.get(status, '')}".strip()
+        return tr("the Hub answered {answer}", answer=answer)
     return (str(chain[-1]) or type(chain[-1]).__name__).splitlines()[0][:120]
 
 
@@ -188,9 +206,9 @@ def _disk(error):
     for link in _chain(error):
         code, place = getattr(link, "errno", None), getattr(link, "filename", None)
         if code in FULL or "No space left" in str(link):
-            return "is full"
+            return tr("is full")
         if code in SHUT and place:  # without a place, it is the network that refused
-            return "may not be written"
+            return tr("may not be written")
     return None
 
 
@@ -200,6 +218,11 @@ def require_room(error: BaseException, mend: str) -> None:
 
     if problem := _disk(error):
         raise OSError(
-            f"got a disk that {problem} ({constants.HF_HOME}), expected room for a download: free some, set "
-            f"HF_HOME to a folder elsewhere and restart, or {mend}."
+            tr(
+                "got a disk that {problem} ({folder}), expected room for a download: free some, set "
+                "HF_HOME to a folder elsewhere and restart, or {mend}.",
+                problem=problem,
+                folder=constants.HF_HOME,
+                mend=mend,
+            )
         ) from error

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from course_utils import asking, data, diffusion, latent, profile, runs, train
 from course_utils.data.subjects import SUBJECTS
+from course_utils.messages import none_of, tr
 
 FEWEST = 3  # pictures of a subject; the paper takes 3 to 5
 SEEN = ("meadow", "beach")  # where the bundled pictures show their subject
@@ -36,8 +37,12 @@ class Words:
     def __post_init__(self):
         if not self.kind.strip() or not re.fullmatch(r"\w+", self.identifier):
             raise ValueError(
-                f"got the kind {self.kind!r} and the identifier {self.identifier!r}, expected a name such as "
-                "'dog' and one rare word such as 'sks'."
+                tr(
+                    "got the kind {kind!r} and the identifier {identifier!r}, expected a name such as "
+                    "'dog' and one rare word such as 'sks'.",
+                    kind=self.kind,
+                    identifier=self.identifier,
+                )
             )
 
     def name(self, prompt: str) -> str:
@@ -46,7 +51,13 @@ class Words:
             rf"\b{re.escape(self.kind)}\b", f"{self.identifier} {self.kind}", prompt, count=1
         )
         if not found:
-            raise ValueError(f"got the prompt {prompt!r}, expected one with {self.kind!r} in it.")
+            raise ValueError(
+                tr(
+                    "got the prompt {prompt!r}, expected one with {kind!r} in it.",
+                    prompt=prompt,
+                    kind=self.kind,
+                )
+            )
         return named
 
     def caveats(self, tokenizer) -> list[str]:
@@ -56,14 +67,22 @@ class Words:
         meant = profile.pick(mini=word in data.scene_words(), full=place is not None and place < COMMON)
         if (meant and word != "sks") or word in self.kind.lower().split():
             found.append(
-                f"got the identifier {self.identifier!r}, which is an ordinary word, expected a rare one: "
-                "what it means already will mix with the subject, and its old meaning suffers. Take 'sks'."
+                tr(
+                    "got the identifier {identifier!r}, which is an ordinary word, expected a rare one: "
+                    "what it means already will mix with the subject, and its old meaning suffers. Take "
+                    "'sks'.",
+                    identifier=self.identifier,
+                )
             )
         pieces = tokenizer(word).input_ids[1:-1]
         if len(pieces) > 3:
             found.append(
-                f"got the identifier {self.identifier!r}, which is cut into {len(pieces)} tokens, expected "
-                "at most 3: each piece is part of other words, too. Take a shorter one."
+                tr(
+                    "got the identifier {identifier!r}, which is cut into {count} tokens, expected at most "
+                    "3: each piece is part of other words, too. Take a shorter one.",
+                    identifier=self.identifier,
+                    count=len(pieces),
+                )
             )
         return found
 
@@ -79,10 +98,17 @@ def pictures(source: str, size_px: int, count: int | None = None) -> data.ImageS
     found = data.load(source, size_px=size_px, count=count)
     if len(found) < FEWEST:
         refused = f" ({' '.join(found.skipped)})" if found.skipped else ""
+        count = len(found)
+        usable = tr("1 usable picture") if count == 1 else tr("{count} usable pictures", count=count)
         raise ValueError(
-            f"got {len(found)} usable picture{'s' * (len(found) != 1)} from {source}{refused}, expected at "
-            f"least {FEWEST} of one subject, better 5 to 20: add more, from several sides and before several "
-            "backgrounds."
+            tr(
+                "got {usable} from {source}{refused}, expected at least {fewest} of one subject, better 5 "
+                "to 20: add more, from several sides and before several backgrounds.",
+                usable=usable,
+                source=source,
+                refused=refused,
+                fewest=FEWEST,
+            )
         )
     return found
 
@@ -175,7 +201,7 @@ def learner(pipeline, way: str, rank: int = 8, thrifty: bool = False) -> Learner
     are computed a second time on the way back instead of being kept (gradient checkpointing).
     """
     if way not in WAYS:
-        raise ValueError(f"got way={way!r}, expected one of {', '.join(WAYS)}.")
+        raise ValueError(none_of("way", way, WAYS))
     unet, text_encoder = copy.deepcopy(pipeline.unet), None
     if way == "lora":
         _add_adapters(unet, rank)
@@ -397,7 +423,7 @@ def _put_adapters(pipeline, path):
     except (RuntimeError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise _misfit(path, error) from error
     if not any("lora" in name for name, _ in pipeline.unet.named_parameters()):
-        raise _misfit(path, "none of its weights belongs to the U-Net")
+        raise _misfit(path, tr("none of its weights belongs to the U-Net"))
 
 
 def _like(text_encoder, folder):
@@ -410,7 +436,7 @@ def _like(text_encoder, folder):
     except RuntimeError as error:
         raise _misfit(folder, error) from error
     if told["missing_keys"]:
-        raise _misfit(folder, f"{len(told['missing_keys'])} of its weights are missing")
+        raise _misfit(folder, tr("{count} of its weights are missing", count=len(told["missing_keys"])))
     return found.to(text_encoder.device, text_encoder.dtype).eval()
 
 
@@ -419,17 +445,25 @@ def _finite(path):
     from safetensors.torch import load_file
 
     if not path.exists():
-        raise ValueError(f"got no {path.parent.name}/{path.name}, expected what save() writes.")
+        place = f"{path.parent.name}/{path.name}"
+        raise ValueError(tr("got no {place}, expected what save() writes.", place=place))
     weights = load_file(path)
     if not all(torch.isfinite(value).all() for value in weights.values()):
         raise ValueError(
-            f"got {path.name} with numbers that are not finite, expected finite ones: train again."
+            tr(
+                "got {name} with numbers that are not finite, expected finite ones: train again.",
+                name=path.name,
+            )
         )
     return weights
 
 
 def _misfit(path, why):
-    last = str(why).strip().splitlines()[-1].strip() if str(why).strip() else type(why).__name__
+    reason = str(why).strip().splitlines()[-1].strip() if str(why).strip() else type(why).__name__
     return ValueError(
-        f"got {path.name}, which does not fit ({last[:120]}), expected weights for the same base."
+        tr(
+            "got {name}, which does not fit ({reason}), expected weights for the same base.",
+            name=path.name,
+            reason=reason[:120],
+        )
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
 from course_utils.diffusion import Denoiser, at
+from course_utils.messages import tr
 
 PictureLoss = Callable[[Tensor], Tensor]  # x0_hat (B, C, H, W) -> (B,): how far each is from what is wanted
 Schedule = Callable[[Tensor], Tensor]  # alpha_bar at t, (B, 1, 1, 1) -> a factor of the same shape
@@ -67,8 +68,10 @@ def by_loss(
                 x0_hat = x0_hat.detach().requires_grad_()
             elif not x0_hat.requires_grad:
                 raise ValueError(
-                    "got a denoiser without gradients, expected one that lets them pass: make it with "
-                    "diffusion.denoiser(..., gradients=True), or leave out through_model."
+                    tr(
+                        "got a denoiser without gradients, expected one that lets them pass: make it with "
+                        "diffusion.denoiser(..., gradients=True), or leave out through_model."
+                    )
                 )
             (gradient,) = torch.autograd.grad(loss(x0_hat).sum(), xt if through_model else x0_hat)
         if through_model:

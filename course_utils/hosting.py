@@ -35,6 +35,8 @@ class Cost:
 COSTS = {
     "unit1/01_introduction_to_diffusers": {"mini": Cost(3, 1.2, 0), "full": Cost(30, 6, 240)},
     "unit1/02_diffusion_models_from_scratch": {"mini": Cost(3, 0.9, 0), "full": Cost(15, 4, 18)},
+    "unit2/01_finetuning_and_guidance": {"mini": Cost(3, 1.2, 0), "full": Cost(10, 4, 850)},
+    "unit2/02_class_conditioned_diffusion_model_example": {"mini": Cost(3, 1, 0), "full": Cost(15, 4, 18)},
 }
 
 
@@ -111,7 +113,7 @@ class Token(str):
     """A token that does not show itself where a cell ends with it, nor in a traceback's values."""
 
     def __repr__(self):
-        return "a token (not shown)"
+        return tr("a token (not shown)")
 
 
 def token() -> Token | None:

@@ -13,6 +13,7 @@ from course_utils import asking, checkpoints, data, profile, scores
 from course_utils.data import grammar
 from course_utils.data.subjects import SUBJECTS
 from course_utils.dreambooth import SEEN, Words
+from course_utils.messages import tr, unknown
 
 COUNT, SEED = 64, 31  # of the pictures for each question; of prompts and noise, the same for everybody
 NEW = tuple(place for place in grammar.ATTRIBUTES["background"] if place not in SEEN)
@@ -91,10 +92,16 @@ def _spread(choices, count):
 def require_known(subject: str, words: Words) -> None:
     """Raise ValueError if the judges of drawings know no such individual, or no such kind."""
     if subject not in SUBJECTS:
-        raise ValueError(f"got the subject {subject!r}, expected one of {', '.join(SUBJECTS)}.")
+        raise ValueError(unknown(tr("the subject"), subject, SUBJECTS))
     nouns = grammar.ATTRIBUTES["noun"]
     if words.kind not in nouns:
-        raise ValueError(f"got the kind {words.kind!r}, expected what the judges know: {', '.join(nouns)}.")
+        raise ValueError(
+            tr(
+                "got the kind {kind!r}, expected what the judges know: {nouns}.",
+                kind=words.kind,
+                nouns=", ".join(nouns),
+            )
+        )
 
 
 def drawn(base, subject: str, words: Words, count: int = COUNT, **settings) -> Jury:

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from course_utils import downloads, jury, runs, show, submission
+from course_utils.messages import tr
 
 TOLERANCE = 0.05  # by which a claim may lie above what is found: pictures differ a little between processors
 SHOWN = 6  # samples of each entry
@@ -45,7 +46,10 @@ def _below(folder):
     places |= {weights.parent for weights in folder.rglob("pytorch_lora_weights.safetensors")}
     if not places:
         raise ValueError(
-            f"got {folder}, which holds no submission, expected folders that submission.write() made."
+            tr(
+                "got {folder}, which holds no submission, expected folders that submission.write() made.",
+                folder=folder,
+            )
         )
     for place in sorted(places):
         name = folder.resolve().name if place == folder else place.relative_to(folder).as_posix()
@@ -63,24 +67,30 @@ def _tagged(tag):
     names = sorted(model.id for model in HfApi().list_models(filter=tag))
     if not names:
         raise ValueError(
-            f"got {tag!r}, which is no folder, and no model on the Hub has it as a tag: correct it."
+            tr(
+                "got {tag!r}, which is no folder, and no model on the Hub has it as a tag: correct it.",
+                tag=tag,
+            )
         )
     for name in names:
         try:
             _require_small(name)
-            needed, beside = WANTED[:1], WANTED[1:]
-            yield name, downloads.snapshot("submission", (name,), needed, beside, "leave it out")[1]
+            yield name, _downloaded(name)
         except (OSError, ValueError) as error:
             yield name, error
+
+
+def _downloaded(name):
+    needed, beside = WANTED[:1], WANTED[1:]
+    return downloads.snapshot(tr("submission"), (name,), needed, beside, tr("leave it out"))[1]
 
 
 def _require_small(name):
     """Raise ValueError for a submission that is too large, before anything is downloaded."""
     from huggingface_hub import HfApi
 
-    size = sum(getattr(file, "size", 0) or 0 for file in HfApi().list_repo_tree(name, recursive=True)) / 1e6
-    if size > submission.MOST_MB:
-        raise ValueError(f"got {size:,.0f} MB of files, expected at most {submission.MOST_MB:,}.")
+    files = HfApi().list_repo_tree(name, recursive=True)
+    submission.require_most(sum(getattr(file, "size", 0) or 0 for file in files) / 1e6)
 
 
 def judge(found: Iterable[tuple[str, Path | Exception]], base) -> Iterator[Place]:
@@ -106,11 +116,11 @@ def overclaimed(claimed: jury.Scores, found: jury.Scores) -> str | None:
     """A sentence about the scores that a card claims and the submission does not reach, or None."""
     found = asdict(found)
     over = [
-        f"{name} {claim:.0%}, found {found[name]:.0%}"
+        tr("{name} {claim:.0%}, found {found:.0%}", name=name, claim=claim, found=found[name])
         for name, claim in asdict(claimed).items()
         if claim > found[name] + TOLERANCE
     ]
-    return f"claims {'; '.join(over)}" if over else None
+    return tr("claims {scores}", scores="; ".join(over)) if over else None
 
 
 def ranked(places: Iterable[Place]) -> tuple[list[Place], list[Place]]:

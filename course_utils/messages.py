@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
 LOCALE = Path(__file__).parent / "locale"
+_DRAWN = ContextVar("_DRAWN", default=False)  # whether what is said now will stand in a figure
 
 
 def tr(message: str, /, **values) -> str:
@@ -16,7 +20,8 @@ def tr(message: str, /, **values) -> str:
     message: English, with a named field for each value, as for str.format: "got {got}, expected {expected}".
     Where there is no catalogue, or no translation in it, the message stays English.
     """
-    return _catalogue(os.environ.get("COURSE_LANG") or "en").gettext(message).format(**values)
+    language = "en" if _DRAWN.get() else os.environ.get("COURSE_LANG") or "en"
+    return _catalogue(language).gettext(message).format(**values)
 
 
 @cache
@@ -24,6 +29,28 @@ def _catalogue(language):
     import gettext
 
     return gettext.translation("course_utils", LOCALE, [language], fallback=True)
+
+
+@contextmanager
+def drawn() -> Iterator[None]:
+    """Within the block, messages are English in every language: the font of figures has no other letters."""
+    before = _DRAWN.set(True)
+    try:
+        yield
+    finally:
+        _DRAWN.reset(before)
+
+
+def none_of(argument: str, value, options: Iterable[str]) -> str:
+    """What is said of an argument's value that is none of the options."""
+    known = ", ".join(options)
+    return tr("got {name}={value!r}, expected one of {known}.", name=argument, value=value, known=known)
+
+
+def unknown(what: str, value, options: Iterable[str]) -> str:
+    """What is said of a name that nothing has. what: what it names, with its article: "the subject"."""
+    known = ", ".join(options)
+    return tr("got {what} {value!r}, expected one of {known}.", what=what, value=value, known=known)
 
 
 def follow(notebook: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from functools import cache
 
+from course_utils.messages import tr
+
 SCALES = ("mini", "full")
 
 
@@ -22,7 +24,12 @@ def scale() -> str:
     """ "full" where there is CUDA, "mini" elsewhere; the environment variable COURSE_SCALE overrides it."""
     chosen = os.environ.get("COURSE_SCALE") or ("full" if device() == "cuda" else "mini")
     if chosen not in SCALES:
-        raise ValueError(f"got COURSE_SCALE={chosen!r}, expected mini or full: set one of them, or unset it.")
+        raise ValueError(
+            tr(
+                "got COURSE_SCALE={chosen!r}, expected mini or full: set one of them, or unset it.",
+                chosen=chosen,
+            )
+        )
     return chosen
 
 
@@ -38,7 +45,9 @@ def effort(mini: int, full: int) -> int:
     """
     count, most = pick(mini, full), os.environ.get("COURSE_REHEARSAL") or str(max(mini, full))
     if not most.isdecimal() or int(most) < 1:
-        raise ValueError(f"got COURSE_REHEARSAL={most!r}, expected a number from 1 up: set one, or unset it.")
+        raise ValueError(
+            tr("got COURSE_REHEARSAL={most!r}, expected a number from 1 up: set one, or unset it.", most=most)
+        )
     return min(count, int(most))
 
 

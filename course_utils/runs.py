@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from course_utils.messages import tr
 from course_utils.train import Progress, Run
 
 
@@ -95,16 +96,28 @@ class Checkpoints:
                 raise  # not damaged, only out of reach
             except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
                 reason = (str(error) or type(error).__name__).splitlines()[0][:80]
-                refused.append(f"got {path.name}, which is damaged ({reason})")
+                refused.append((path.name, reason))
                 continue
             run.load(state)
-            return [f"{sentence}, and took the one before it." for sentence in refused]
+            return [_passed_over(name, reason) for name, reason in refused]
         if refused:
+            name, reason = refused[0]
             raise ValueError(
-                f"{refused[0]}, and no whole checkpoint in {self.folder}, expected at least one: "
-                "remove the damaged ones to begin again."
+                tr(
+                    "got {name}, which is damaged ({reason}), and no whole checkpoint in {folder}, "
+                    "expected at least one: remove the damaged ones to begin again.",
+                    name=name,
+                    reason=reason,
+                    folder=self.folder,
+                )
             )
         return []
+
+
+def _passed_over(name, reason):
+    return tr(
+        "got {name}, which is damaged ({reason}), and took the one before it.", name=name, reason=reason
+    )
 
 
 class LossLog:
@@ -153,13 +166,19 @@ def claim(folder: str | Path, settings: Mapping[str, object], resume: bool) -> N
     folder, note = Path(folder), Path(folder) / "run.json"
     if folder.exists() and not folder.is_dir():
         raise ValueError(
-            f"got the output {folder}, which is a file, expected a folder: give another --output."
+            tr(
+                "got the output {folder}, which is a file, expected a folder: give another --output.",
+                folder=folder,
+            )
         )
     if not note.exists():
         if folder.exists() and any(file.name != f".{note.name}.tmp" for file in folder.iterdir()):
             raise ValueError(
-                f"got the output folder {folder}, which holds files but no run, expected an empty one: "
-                "give another --output."
+                tr(
+                    "got the output folder {folder}, which holds files but no run, expected an empty one: "
+                    "give another --output.",
+                    folder=folder,
+                )
             )
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(note) as temporary:
@@ -168,19 +187,29 @@ def claim(folder: str | Path, settings: Mapping[str, object], resume: bool) -> N
     differences = _differences(json.loads(note.read_text()), json.loads(json.dumps(settings)))
     if differences:
         raise ValueError(
-            f"got the output folder {folder}, which holds a run with other settings ({differences}), "
-            "expected an empty one or the same settings: give another --output, or those settings."
+            tr(
+                "got the output folder {folder}, which holds a run with other settings ({differences}), "
+                "expected an empty one or the same settings: give another --output, or those settings.",
+                folder=folder,
+                differences=differences,
+            )
         )
     if not resume:
         raise ValueError(
-            f"got the output folder {folder}, which already holds this run, expected an empty one: "
-            "add --resume to go on with it, or give another --output."
+            tr(
+                "got the output folder {folder}, which already holds this run, expected an empty one: add "
+                "--resume to go on with it, or give another --output.",
+                folder=folder,
+            )
         )
 
 
 def _differences(there, here):
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
-    return ", ".join(f"{name} {there.get(name)} there and {here.get(name)} here" for name in names)
+    return ", ".join(
+        tr("{name} {there} there and {here} here", name=name, there=there.get(name), here=here.get(name))
+        for name in names
+    )
 
 
 def follow(

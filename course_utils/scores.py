@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.data import to_model, to_uint8
+from course_utils.messages import tr
 
 
 class Judge(nn.Module):
@@ -145,8 +146,12 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     a, b = a.double(), b.double()
     if min(len(a), len(b)) < 2 or a.shape[1] != b.shape[1]:
         raise ValueError(
-            f"got features of shapes {tuple(a.shape)} and {tuple(b.shape)}, expected (N, D) and (M, D) with "
-            "at least 2 rows: score more pictures, with one judge."
+            tr(
+                "got features of shapes {a} and {b}, expected (N, D) and (M, D) with at least 2 rows: "
+                "score more pictures, with one judge.",
+                a=tuple(a.shape),
+                b=tuple(b.shape),
+            )
         )
     cov_a, cov_b = _covariance(a), _covariance(b)
     root_a = _square_root(cov_a)

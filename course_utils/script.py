@@ -15,6 +15,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from course_utils import data, diffusion, profile, runs, train
+from course_utils.messages import tr
 
 LEFT_OUT = (
     "output",
@@ -35,7 +36,7 @@ def whole_number(text: str) -> int:
     """A number from 1 up."""
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"got {number}, expected 1 or more")
+        raise argparse.ArgumentTypeError(tr("got {number}, expected 1 or more", number=number))
     return number
 
 
@@ -129,10 +130,13 @@ def carry_out(name: str, options: argparse.Namespace, task: Callable[[Accelerato
     except (RuntimeError, MemoryError) as error:
         if not profile.out_of_memory(error):
             raise
-        print(f"{name}: memory has run out: lower --batch-size ({options.batch_size} now).", file=sys.stderr)
+        told = tr("memory has run out: lower --batch-size ({now} now).", now=options.batch_size)
+        print(f"{name}: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Stopped. The same command with --resume goes on from the last checkpoint.", file=sys.stderr)
+        print(
+            tr("Stopped. The same command with --resume goes on from the last checkpoint."), file=sys.stderr
+        )
         return 130
     finally:
         accelerator.end_training()
@@ -152,7 +156,16 @@ def _train(options, make, accelerator):
     if accelerator.is_main_process:
         skipped = task.images.skipped
         print(*skipped, *notes, sep="\n", end="\n" if skipped or notes else "")
-        print(f"{task.images.source}; from step {run.step} to {options.steps}; into {folder}", flush=True)
+        print(
+            tr(
+                "{source}; from step {step} to {last}; into {folder}",
+                source=task.images.source,
+                step=run.step,
+                last=options.steps,
+                folder=folder,
+            ),
+            flush=True,
+        )
     _follow(run, task, options, accelerator)
     if accelerator.is_main_process:
         print(task.finish(run, folder, settings))
@@ -235,7 +248,12 @@ class Unconditional:
             DDPMPipeline(unet=run.ema, scheduler=self.scheduler).save_pretrained(temporary)
             card = runs.model_card(f"Diffusion model: {name}", about, facts)
             (temporary / "README.md").write_text(card, encoding="utf-8")
-        return f"Saved {folder / 'pipeline'}: loss {loss} after {run.seconds / 60:.1f} minutes."
+        return tr(
+            "Saved {place}: loss {loss} after {minutes:.1f} minutes.",
+            place=folder / "pipeline",
+            loss=loss,
+            minutes=run.seconds / 60,
+        )
 
 
 def prediction_of(scheduler) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from course_utils import checkpoints, dreambooth, jury, profile, runs, show
 from course_utils.data.subjects import SUBJECTS
+from course_utils.messages import tr, unknown
 
 TAG = "diffusion-models-course-dreambooth"  # of all entries on the Hub
 THEMES = ("animal", "science", "food", "landscape", "wildcard")
@@ -45,11 +46,13 @@ class Entry:
     scores: jury.Scores
 
     def __post_init__(self):
-        for name, allowed in (("theme", THEMES), ("way", dreambooth.WAYS), ("scale", profile.SCALES)):
+        for name, what, allowed in (
+            ("theme", tr("the theme"), THEMES),
+            ("way", tr("the way"), dreambooth.WAYS),
+            ("scale", tr("the scale"), profile.SCALES),
+        ):
             if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"got the {name} {getattr(self, name)!r}, expected one of {', '.join(allowed)}."
-                )
+                raise ValueError(unknown(what, getattr(self, name), allowed))
         for field in ("subject", "kind", "identifier", "licence", "base"):
             value = getattr(self, field)
             if (
@@ -59,11 +62,23 @@ class Entry:
                 or not value.isprintable()
             ):
                 raise ValueError(
-                    f"got {field}={value!r:.60}, expected a line of 1 to {LONGEST} characters: fill it in."
+                    tr(
+                        "got {field}={value!r:.60}, expected a line of 1 to {longest} characters: fill it "
+                        "in.",
+                        field=field,
+                        value=value,
+                        longest=LONGEST,
+                    )
                 )
         for name, value in asdict(self.scores).items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10:
-                raise ValueError(f"got the {name} score {value!r}, expected a share, a number from 0 up.")
+                raise ValueError(
+                    tr(
+                        "got the {name} score {value!r}, expected a share, a number from 0 up.",
+                        name=name,
+                        value=value,
+                    )
+                )
 
     @property
     def words(self) -> dreambooth.Words:
@@ -200,16 +215,18 @@ def read(folder: str | Path) -> Entry:
     path = Path(folder) / "README.md"
     if not path.exists() or path.stat().st_size > 1_000_000:
         raise ValueError(
-            "got no README.md of a card's size, expected the card that submission.write() makes."
+            tr("got no README.md of a card's size, expected the card that submission.write() makes.")
         )
     parts = path.read_text(encoding="utf-8", errors="replace").split("---\n")
     try:
         head = yaml.safe_load(parts[1]) if len(parts) > 2 and not parts[0].strip() else None
     except yaml.YAMLError as error:
-        raise ValueError(f"got a card whose head is no YAML ({str(error).splitlines()[0]}).") from error
+        raise ValueError(
+            tr("got a card whose head is no YAML ({reason}).", reason=str(error).splitlines()[0])
+        ) from error
     told = head.get("dreambooth") if isinstance(head, dict) else None
     if not isinstance(told, dict) or not isinstance(told.get("scores"), dict):
-        raise ValueError("got a card without 'dreambooth:' and its 'scores:' in the head, expected both.")
+        raise ValueError(tr("got a card without 'dreambooth:' and its 'scores:' in the head, expected both."))
     scores = _only(jury.Scores, told["scores"])
     return Entry(**(_only(Entry, told) | {"scores": jury.Scores(**scores)}))
 
@@ -218,15 +235,23 @@ def _only(kind, told):
     """The fields of a dataclass, from a mapping that must have them all."""
     missing = [field.name for field in fields(kind) if field.name not in told]
     if missing:
-        raise ValueError(f"got a card without {', '.join(missing)}, expected a value for each.")
+        raise ValueError(
+            tr("got a card without {missing}, expected a value for each.", missing=", ".join(missing))
+        )
     return {field.name: told[field.name] for field in fields(kind)}
 
 
 def require_size(folder: str | Path) -> None:
     """Raise ValueError if a submission's files are more than MOST_MB."""
-    size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / 1e6
+    require_most(sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / 1e6)
+
+
+def require_most(size: float) -> None:
+    """Raise ValueError if files of this size in MB are more than MOST_MB."""
     if size > MOST_MB:
-        raise ValueError(f"got {size:,.0f} MB of files, expected at most {MOST_MB:,}.")
+        raise ValueError(
+            tr("got {size:,.0f} MB of files, expected at most {most_mb:,}.", size=size, most_mb=MOST_MB)
+        )
 
 
 def load_pictures(folder: str | Path, size_px: int) -> Tensor:
@@ -255,7 +280,11 @@ def judge(folder: str | Path, base, juries: dict) -> tuple[Entry, jury.Judged]:
     entry = read(folder)
     if entry.scale != profile.scale():
         raise ValueError(
-            f"got an entry of scale {entry.scale}, expected {profile.scale()}: COURSE_SCALE is that."
+            tr(
+                "got an entry of scale {scale}, expected {expected}: COURSE_SCALE is that.",
+                scale=entry.scale,
+                expected=profile.scale(),
+            )
         )
     pictures = load_pictures(folder, dreambooth.size_px(base))
     asked = (entry.subject, entry.words, Path(folder) if entry.own else None)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from course_utils.messages import tr
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -84,14 +86,14 @@ def pieces(text_encoder) -> Pieces:
     known = {id(weight) for module in modules for weight in module.parameters()}
     more = [name for name, weight in text_encoder.named_parameters() if id(weight) not in known]
     if more:
-        raise _unlike(f"with the weights {', '.join(more)} besides")
+        raise _unlike(tr("with the weights {weights} besides", weights=", ".join(more)))
     return found
 
 
 def _piece(module, path):
     for name in path.split("."):
         if not hasattr(module, name):
-            raise _unlike(f"without {path!r}")
+            raise _unlike(tr("without {path!r}", path=path))
         module = getattr(module, name)
     return module
 
@@ -100,8 +102,12 @@ def _unlike(what):
     import transformers
 
     return AttributeError(
-        f"got a text encoder of Transformers {transformers.__version__} {what}, expected the "
-        "CLIPTextModel of versions 4.51 to 5: install the version in the course's constraints.txt."
+        tr(
+            "got a text encoder of Transformers {version} {what}, expected the CLIPTextModel of versions "
+            "4.51 to 5: install the version in the course's constraints.txt.",
+            version=transformers.__version__,
+            what=what,
+        )
     )
 
 
@@ -117,6 +123,10 @@ def word_places(tokenizer, prompt: str) -> list[tuple[str, list[int]]]:
         ends += count
     if ends + 1 > tokenizer.model_max_length:
         raise ValueError(
-            f"got a prompt of {ends + 1} tokens, expected at most {tokenizer.model_max_length}: shorten it."
+            tr(
+                "got a prompt of {count} tokens, expected at most {most}: shorten it.",
+                count=ends + 1,
+                most=tokenizer.model_max_length,
+            )
         )
     return words

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils import diffusion, profile
+from course_utils.messages import tr
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,11 @@ def train(run: Run, batch_at: Callable[[int], Tensor], loss: Loss, accelerator=N
     """
     if accelerator and accelerator.device.type != run.device.type:
         raise ValueError(
-            f"got a network on {run.device}, expected it on {accelerator.device}: move it there before Run()."
+            tr(
+                "got a network on {device}, expected it on {expected}: move it there before Run().",
+                device=run.device,
+                expected=accelerator.device,
+            )
         )
     model = accelerator.prepare(run.model) if accelerator else run.model
     run.model.train()
@@ -191,8 +196,13 @@ def _mean(values, accelerator):
 def _require_finite(value, run):
     if not math.isfinite(value):
         raise FloatingPointError(
-            f"got a loss of {value} in step {run.step + 1}, expected a finite one: lower learning_rate="
-            f"{run.recipe.learning_rate:g}, or set precision='fp32'."
+            tr(
+                "got a loss of {value} in step {step}, expected a finite one: lower "
+                "learning_rate={learning_rate:g}, or set precision='fp32'.",
+                value=value,
+                step=run.step + 1,
+                learning_rate=run.recipe.learning_rate,
+            )
         )
 
 
@@ -207,7 +217,9 @@ def autocast(device: torch.device, precision: str):
     """Context in which matrix products run in the chosen precision; see `Recipe.precision`."""
     halves = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
     if precision not in ("auto", *halves):
-        raise ValueError(f"got precision={precision!r}, expected auto, bf16, fp16 or fp32.")
+        raise ValueError(
+            tr("got precision={precision!r}, expected auto, bf16, fp16 or fp32.", precision=precision)
+        )
     fast = "bf16" if profile.fast_bf16(device.type) else "fp32"
     half = halves[fast if precision == "auto" else precision]
     return torch.autocast(device.type, half) if half else nullcontext()

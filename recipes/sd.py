@@ -64,7 +64,7 @@ def conditions(scenes, name: str = "vae") -> tuple[torch.Tensor, torch.Tensor, t
     latents = common.kept(
         f"{name}-latents", lambda: vae.encode(auto, scenes.images) * auto.config.scaling_factor
     )
-    text = read_captions(text_encoder, tokenizer, scenes.captions)
+    text = common.kept("clip-states", lambda: read_captions(text_encoder, tokenizer, scenes.captions))
     return latents, text, read_captions(text_encoder, tokenizer, [""])
 
 

@@ -1,6 +1,8 @@
 """What several test modules share. The Hub of all tests is one on this machine: none can ask the real one."""
 
 import os
+import re
+import string
 import tempfile
 import time
 
@@ -53,6 +55,48 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+NARROW = string.ascii_letters
+WIDE = str.maketrans(NARROW, "".join(chr(ord(letter) + 0xFEE0) for letter in NARROW))
+
+
+def widened(text):
+    """The text of a message with wide letters outside of its fields."""
+    return re.sub(r"\{[^{}]*\}|[^{}]+", lambda m: m[0] if m[0][0] == "{" else m[0].translate(WIDE), text)
+
+
+@pytest.fixture(scope="session")
+def wide_messages(tmp_path_factory):
+    """A folder with a catalogue of all messages of the package in one language: English in wide letters."""
+    import polib
+
+    from tools import messages, notebooks
+
+    catalogue = polib.POFile()
+    catalogue.metadata = {"Content-Type": "text/plain; charset=UTF-8"}
+    catalogue += [
+        polib.POEntry(msgid=text, msgstr=widened(text)) for _, text in messages.units(notebooks.ROOT)
+    ]
+    place = tmp_path_factory.mktemp("locale")
+    (place / "ja" / "LC_MESSAGES").mkdir(parents=True)
+    catalogue.save_as_mofile(place / "ja" / "LC_MESSAGES" / "course_utils.mo")
+    return place
+
+
+@pytest.fixture
+def wide(wide_messages, monkeypatch):
+    """All messages have wide letters; returns the function that gives a text those.
+
+    `unicodedata.normalize("NFKC", ...)` makes English of it again.
+    """
+    from course_utils import messages
+
+    monkeypatch.setattr(messages, "LOCALE", wide_messages)
+    monkeypatch.setenv("COURSE_LANG", "ja")
+    messages._catalogue.cache_clear()
+    yield widened
+    messages._catalogue.cache_clear()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -215,7 +215,7 @@ def test_score_map_points_to_the_nearest_point_at_little_noise_only():
 
 
 @pytest.mark.parametrize("steps", [2, 8, 64])
-@pytest.mark.parametrize("samplers", list(race.TEAMS.values()), ids=list(race.TEAMS))
+@pytest.mark.parametrize("samplers", race.TEAMS, ids="-".join)
 def test_race_draws_and_tells_its_errors(steps, samplers):
     drawn = explore.draw_step_budget_race(steps, samplers, seed=0)
     result = race.race(0)

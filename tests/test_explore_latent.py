@@ -2,11 +2,13 @@
 
 import html
 import io
+import string
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from matplotlib.text import Text
 from PIL import Image
 
 from course_utils import data, explore, latent
@@ -82,6 +84,14 @@ def test_it_tells_what_the_pipeline_does_silently(text_to_image):
     assert "\n" not in drawn.alt and len(drawn.alt) < 900
     empty = explore.draw_prompt_explorer(text_to_image, "", **FEW)
     assert "0 of the prompt's 0 tokens" in empty.alt
+
+
+def test_what_it_draws_is_english_in_every_language(text_to_image, wide):
+    long = "a photo of an astronaut " * 30
+    assert wide("is cut off") in latent.caveats(text_to_image, long)[0]
+    drawn = explore.draw_prompt_explorer(text_to_image, long, **FEW)
+    written = " ".join(text.get_text() for text in drawn.findobj(Text)) + drawn.alt
+    assert "is cut off" in written and not set(wide(string.ascii_letters)) & set(written)
 
 
 @pytest.mark.parametrize("strange", ["$a$_{b", "<b>é</b> \\ 蝶 🦋", "x" * 500])

@@ -7,14 +7,18 @@ import shutil
 import subprocess
 import sys
 import types
+import unicodedata
 from pathlib import Path
 
 import polib
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from course_utils import hosting
+from course_utils import check, data, diffusion, explore, hosting
 from course_utils import messages as spoken
+from course_utils.explore import score
+from tests.test_check import GARBAGE, checks
 from tools import catalogues, documents, hygiene, i18n, links, markup, messages, notebooks, run_notebooks
 from tools.files import notebook_text
 
@@ -515,6 +519,155 @@ def test_fields_of_messages_are_compared():
     assert messages.differences("{a:g} of {b!r}", "{b} のうち {a}") != []
     assert messages.differences("{a}", "{a} {c}") == ["has added {c}"]
     assert "broken braces" in messages.differences("{a}", "{a")[0]
+
+
+# --- every sentence for a reader goes through tr() ------------------------------------------------
+
+# calls that say something, as `raise` and `yield` do; controls do in their first argument
+SAYS = re.compile(r"(print|right|wrong|because|compare|\w+Error)$")
+CONTROLS = ("slider", "choice", "stops", "Button")
+IN_ENGLISH = {
+    "module {} has no attribute {}": "what Python itself says of a missing name, word for word",
+    "must match the size": "looked for in what PyTorch has said",
+    "shapes cannot be multiplied": "looked for in what PyTorch has said",
+    "type ellipsis": "looked for in what Python has said",
+    "a fish": "a prompt",
+}
+
+
+def untranslated(node, said=False):
+    """Yield the sentences under a node that are said to a reader without tr(), fields as {}."""
+    called = messages.called(node.func) if isinstance(node, ast.Call) else None
+    if called == messages.FUNCTION:
+        for keyword in node.keywords:
+            yield from untranslated(keyword.value, True)
+    elif isinstance(node, ast.JoinedStr | ast.Constant):
+        text = literal(node)
+        if said and re.search(r"[a-z]{2}.* .*[a-z]|[a-z] .*[a-z]{2}", text):
+            yield text
+        for value in ast.walk(node):
+            if isinstance(value, ast.FormattedValue):
+                yield from untranslated(value.value, said)
+    elif not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):  # not a docstring
+        if called in CONTROLS and literal(node.args[0]):
+            yield literal(node.args[0])
+        said = said or isinstance(node, ast.Raise | ast.Yield) or bool(SAYS.match(called or ""))
+        said = said or isinstance(node, ast.FunctionDef) and node.name == "caveats"
+        for child in ast.iter_child_nodes(node):
+            yield from untranslated(child, said)
+
+
+def literal(node):
+    """Return the text of a string, with {} for the fields of an f-string; "" for any other node."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("raise ValueError(f'got {n} steps, expected 1')", ["got {} steps, expected 1"]),
+        ("raise ValueError('got ' 'no steps')", ["got no steps"]),
+        (
+            "def f():\n    'Got no steps.'\n    return OSError('no steps' if n else 'no room')",
+            ["no steps", "no room"],
+        ),
+        ("wrong('too many steps')", ["too many steps"]),
+        ("def caveats():\n    found.append('one too many')", ["one too many"]),
+        (
+            "compare(got, wanted, 'all is well', {'the root is missing': x})",
+            ["all is well", "the root is missing"],
+        ),
+        ("wrong(tr('for {part}: {why}', part='the step', why=f'it is {n}'))", ["the step", "it is {}"]),
+        ("print(f'{name}: {told}', sep=', ')", []),
+        ("slider('seed', 0, 9, 0)", ["seed"]),
+        ("slider(tr('seed'), 0, 9, 0), choice(name, ['two moons'], 'two moons')", []),
+        ("raise ValueError(tr('got {n} steps', n=n)) from error", []),
+        ("ax.set_title('two moons')", []),
+    ],
+)
+def test_sentences_without_a_translation_are_found(code, found):
+    assert list(untranslated(ast.parse(code))) == found
+
+
+def test_every_sentence_of_a_check_and_of_an_error_can_be_translated():
+    kept = set()
+    for path in sorted(Path(spoken.__file__).parent.rglob("*.py")):
+        said = path.parent.name == "check"  # there, all sentences are said
+        for sentence in untranslated(ast.parse(path.read_text(encoding="utf-8")), said):
+            assert sentence in IN_ENGLISH, f"{path.name}: {sentence!r} does not go through tr()"
+            kept.add(sentence)
+    assert kept == set(IN_ENGLISH), "an exception that nothing needs"
+
+
+def narrow(text):
+    """A text in the letters of the fixture `wide`, in English."""
+    return unicodedata.normalize("NFKC", text)
+
+
+def in_both(monkeypatch, say):
+    """What `say()` returns in English, and in the language that is set."""
+    said = say()
+    monkeypatch.setenv("COURSE_LANG", "en")
+    return say(), said
+
+
+def test_a_verdict_is_translated(wide):
+    verdict = check.introduction.pixel_range(lambda images: images.float() / 255)
+    cause = wide("this is [0, 1]: it must become 2 wide and be shifted")
+    assert repr(verdict) == f"{wide('✗ Not yet:')} {cause}."
+    stub = check.introduction.pixel_range(lambda images: ...)
+    assert "ｎｏｔｈｉｎｇ ｃａｍｅ ｂａｃｋ: ｒｅｐｌａｃｅ ｔｈｅ `...`" in repr(stub)
+    right = check.introduction.pixel_range(lambda images: images.float() / 127.5 - 1)
+    assert right and repr(right) == wide("✓ Right: 0 becomes -1, 255 becomes 1, the shape stays.")
+
+
+@pytest.mark.parametrize("function", list(checks()))
+def test_every_check_finds_the_same_in_every_language(wide, monkeypatch, function):
+    english, foreign = in_both(monkeypatch, lambda: [function(garbage) for garbage in GARBAGE])
+    for here, there in zip(english, foreign, strict=True):
+        assert not there and narrow(there.message) == narrow(here.message)
+        ours = there.message.partition(wide("raised"))[0]  # what Python says of the reader's code is English
+        assert not re.search(r"[a-z]{2,} [a-z]{2,}", ours), "a part of the sentence is not translated"
+
+
+HINTED = {
+    "no mean over the batch": lambda: check.finetuning.colour_loss(lambda x, colour: x.mean()),
+    "its 4 cut-outs": lambda: check.finetuning.clip_loss(lambda seen, text, count: seen.mean(1)),
+    "weight of another prediction": lambda: check.scratch.loss_weight(lambda a, prediction: a * 0 + 1),
+    "for 'x0': got shape": lambda: check.scratch.loss_weight(lambda a, prediction: a[:2]),
+    "reshape it to (B, 1, 1, 1)": lambda: check.scratch.add_noise(
+        lambda x0, eps, t, a: a[t].sqrt()[:, None, None] * x0 + a[t, None] * eps
+    ),
+    "for the latents: got shape": lambda: check.dreambooth.collate(
+        lambda subject, prior: (torch.stack([z for z, _ in subject]), torch.stack([s for _, s in subject]))
+    ),
+    "for a prompt of 4 tokens nothing came back": lambda: check.stable_diffusion.tokens(lambda *a: None),
+}
+
+
+@pytest.mark.parametrize("words", HINTED)
+def test_hints_do_not_depend_on_the_language(wide, monkeypatch, words):
+    english, foreign = in_both(monkeypatch, HINTED[words])
+    assert words in english.message and words not in foreign.message
+    assert narrow(foreign.message) == narrow(english.message)
+
+
+def test_an_error_is_translated(wide, tmp_path):
+    said = wide("got {steps} steps, expected 1 to {timesteps}: a step needs a timestep of its own.")
+    with pytest.raises(ValueError, match=re.escape(said.format(steps=0, timesteps=9))):
+        diffusion.spaced_timesteps(0, 9)
+    with pytest.raises(ValueError, match=wide("expected one of")):
+        diffusion.target(None, None, None, None, "x1")
+    with pytest.raises(FileNotFoundError, match=wide("which does not exist")):
+        data.folder(tmp_path / "nowhere")
+
+
+def test_controls_are_translated_and_what_they_choose_is_not(wide):
+    label, kind, seed = explore.score_map().children[0].children
+    assert (label.description, seed.description) == (wide("noise level t"), wide("seed"))
+    assert kind.value == "two moons" and kind.options == tuple(score.SETS)
 
 
 def test_messages_are_plain_strings(course):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from course_utils.check.verdict import Verdict, attempt, compare, wrong
+from course_utils.check.verdict import Verdict, attempt, compare, misshapen, wrong
+from course_utils.messages import tr
 
 
 def _numbers(seed, *shape):
@@ -28,18 +29,20 @@ def eta_step(function) -> Verdict:
 
     std = eta * ((1 - a_next) / (1 - a) * (1 - a / a_next)).sqrt()
     causes = {
-        "the noise came on top, so the whole is too noisy: eps_hat gives way, 1 - a_next - sigma²": step(
-            std, keep=1 - a_next
+        tr("the noise came on top, so the whole is too noisy: eps_hat gives way, 1 - a_next - sigma²"): (
+            step(std, keep=1 - a_next)
         ),
-        "no new noise: this is the step with eta = 0": step(0 * std),
-        "this is the step with eta = 1: eta multiplies sigma": step(std / eta),
-        "the new noise is multiplied by sigma², its variance: sigma is the factor": step(std, spread=std**2),
-        "eta was squared: it multiplies sigma, not sigma²": step(std * eta),
-        "sigma is the root of the product": step(eta * (1 - a_next) / (1 - a) * (1 - a / a_next)),
-        "eps_hat gives way to the new noise, but there is none": step(std, spread=0),
-        "eps_hat must give way to sigma², not to sigma": step(std, keep=(1 - a_next - std).clamp(min=0)),
+        tr("no new noise: this is the step with eta = 0"): step(0 * std),
+        tr("this is the step with eta = 1: eta multiplies sigma"): step(std / eta),
+        tr("the new noise is multiplied by sigma², its variance: sigma is the factor"): (
+            step(std, spread=std**2)
+        ),
+        tr("eta was squared: it multiplies sigma, not sigma²"): step(std * eta),
+        tr("sigma is the root of the product"): step(eta * (1 - a_next) / (1 - a) * (1 - a / a_next)),
+        tr("eps_hat gives way to the new noise, but there is none"): step(std, spread=0),
+        tr("eps_hat must give way to sigma², not to sigma"): step(std, keep=(1 - a_next - std).clamp(min=0)),
     }
-    praise = "what eps_hat gives up, new noise takes over: the whole is as noisy as a_next says."
+    praise = tr("what eps_hat gives up, new noise takes over: the whole is as noisy as a_next says.")
     return compare(got, step(std), praise, causes, 1e-5)
 
 
@@ -60,11 +63,15 @@ def accumulation(function) -> Verdict:
     if failed is not None:
         return failed
     if any(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True)):
-        return wrong("the weights have changed: leave the step to the optimiser, only gather the gradients.")
+        return wrong(
+            tr("the weights have changed: leave the step to the optimiser, only gather the gradients.")
+        )
     if any(p.grad is None for p in model.parameters()):
-        return wrong("no gradients have come: call .backward() on the loss of each batch.")
+        return wrong(tr("no gradients have come: call .backward() on the loss of each batch."))
     if max(seen) > 4:
-        return wrong("all pictures went through at once: right, but as much memory as one large batch needs.")
+        return wrong(
+            tr("all pictures went through at once: right, but as much memory as one large batch needs.")
+        )
     return _gathered(model, batches)
 
 
@@ -80,18 +87,21 @@ def _gathered(model, batches):
     total = torch.stack(one_by_one)  # (batches, weights)
     weighted = (torch.stack(losses)[:, None] * total).sum(0)
     causes = {
-        "they are 3 times as large as those of one large batch: divide each loss by the number of batches": (
-            total.sum(0)
+        tr(
+            "they are 3 times as large as those of one large batch: divide each loss by the number of batches"
+        ): total.sum(0),
+        tr("only the last batch is in them: do not clear the gradients in between"): total[-1],
+        tr("only the last batch is in them, divided by the number of batches"): total[-1] / 3,
+        tr("divide by the number of batches, not by that of pictures: the loss is a mean already"): (
+            total.sum(0) / 4
         ),
-        "only the last batch is in them: do not clear the gradients in between": total[-1],
-        "only the last batch is in them, divided by the number of batches": total[-1] / 3,
-        "divide by the number of batches, not by that of pictures: the loss is a mean already": total.sum(0)
-        / 4,
-        "divide by the number of batches, 3, not by that of all pictures": total.sum(0) / 12,
-        "loss.backward(loss) multiplies the gradients by the loss: call .backward() with nothing": weighted,
-        "loss.backward(loss) multiplies the gradients by the loss: call .backward() alone": weighted / 9,
+        tr("divide by the number of batches, 3, not by that of all pictures"): total.sum(0) / 12,
+        tr("loss.backward(loss) multiplies the gradients by the loss: call .backward() with nothing"): (
+            weighted
+        ),
+        tr("loss.backward(loss) multiplies the gradients by the loss: call .backward() alone"): weighted / 9,
     }
-    return compare(got, total.mean(0), "three small batches, the gradients of a large one.", causes, 1e-8)
+    return compare(got, total.mean(0), tr("three small batches, the gradients of a large one."), causes, 1e-8)
 
 
 def colour_loss(function) -> Verdict:
@@ -102,21 +112,22 @@ def colour_loss(function) -> Verdict:
         return failed
     off = x - colour.reshape(1, 3, 1, 1)
     causes = {
-        "the colour ran along the width: reshape it to (1, 3, 1, 1), so that it runs along the channels": (
-            (x - colour).square().mean((1, 2, 3))
+        tr(
+            "the colour ran along the width: reshape it to (1, 3, 1, 1), so that it runs along the channels"
+        ): (x - colour).square().mean((1, 2, 3)),
+        tr("this is the mean absolute distance: square it"): off.abs().mean((1, 2, 3)),
+        tr("this is the sum: take the mean, so that it does not grow with the picture"): (
+            off.square().sum((1, 2, 3))
         ),
-        "this is the mean absolute distance: square it": off.abs().mean((1, 2, 3)),
-        "this is the sum: take the mean, so that it does not grow with the picture": off.square().sum(
-            (1, 2, 3)
-        ),
-        "this is the distance of the mean colour: a picture half black, half white would pass for grey": (
+        tr("this is the distance of the mean colour: a picture half black, half white would pass for grey"): (
             off.mean((2, 3)).square().mean(1)
         ),
-        "this is the root: leave the mean of the squares as it is": off.square().mean((1, 2, 3)).sqrt(),
+        tr("this is the root: leave the mean of the squares as it is"): off.square().mean((1, 2, 3)).sqrt(),
     }
-    verdict = compare(got, off.square().mean((1, 2, 3)), "one number a picture.", causes, 1e-6)
-    if not verdict and "got shape ()" in verdict.message:
-        return wrong(f"{verdict.message} (Each picture is guided for itself: no mean over the batch.)")
+    verdict = compare(got, off.square().mean((1, 2, 3)), tr("one number a picture."), causes, 1e-6)
+    if verdict == misshapen((), (len(x),)):
+        hint = tr("(Each picture is guided for itself: no mean over the batch.)")
+        return wrong(f"{verdict.message} {hint}")
     return verdict
 
 
@@ -141,26 +152,32 @@ def guided(function) -> Verdict:
     a, a_in_order = (alpha_bar[i].reshape(3, 1, 1, 1) for i in (t, torch.arange(3)))
     factor = (1 - a) / a.sqrt()
     causes = {
-        "it runs away from what is wanted: the gradient is subtracted": x0_hat + scale * factor * through,
-        "nothing has changed: this is x0_hat without guidance": x0_hat,
-        "this is the gradient with respect to x0_hat: it has to run back through the network, to xt": x0_hat
-        - scale * factor * direct,
-        "the factor (1 - alpha_bar) / sqrt(alpha_bar) is missing": x0_hat - scale * through,
-        "the factor is (1 - alpha_bar) / sqrt(alpha_bar): the root is missing": x0_hat
-        - scale * (1 - a) / a * through,
-        "the factor lacks its sqrt(alpha_bar) below the line": x0_hat - scale * (1 - a) * through,
-        "sqrt(1 - alpha_bar) is the factor for eps_hat; x0_hat has (1 - alpha_bar) / sqrt(alpha_bar)": x0_hat
-        - scale * (1 - a).sqrt() * through,
-        "alpha_bar is that of the place in the batch: take it at the timestep, alpha_bar[t]": x0_hat
-        - scale * (1 - a_in_order) / a_in_order.sqrt() * through,
-        "the losses were averaged over the batch, so guidance fades as the batch grows: sum them": x0_hat
-        - scale * factor * through / 3,
-        "loss.backward(loss) multiplies each gradient by its loss: sum the losses first": x0_hat
-        - scale * factor * through * loss(x0_hat).reshape(3, 1, 1, 1),
-        "xt was moved: it is x0_hat that is to move": xt - scale * factor * through,
-        "only the push came back: subtract it from x0_hat": scale * factor * through,
+        tr("it runs away from what is wanted: the gradient is subtracted"): x0_hat + scale * factor * through,
+        tr("nothing has changed: this is x0_hat without guidance"): x0_hat,
+        tr("this is the gradient with respect to x0_hat: it has to run back through the network, to xt"): (
+            x0_hat - scale * factor * direct
+        ),
+        tr("the factor (1 - alpha_bar) / sqrt(alpha_bar) is missing"): x0_hat - scale * through,
+        tr("the factor is (1 - alpha_bar) / sqrt(alpha_bar): the root is missing"): (
+            x0_hat - scale * (1 - a) / a * through
+        ),
+        tr("the factor lacks its sqrt(alpha_bar) below the line"): x0_hat - scale * (1 - a) * through,
+        tr("sqrt(1 - alpha_bar) is the factor for eps_hat; x0_hat has (1 - alpha_bar) / sqrt(alpha_bar)"): (
+            x0_hat - scale * (1 - a).sqrt() * through
+        ),
+        tr("alpha_bar is that of the place in the batch: take it at the timestep, alpha_bar[t]"): (
+            x0_hat - scale * (1 - a_in_order) / a_in_order.sqrt() * through
+        ),
+        tr("the losses were averaged over the batch, so guidance fades as the batch grows: sum them"): (
+            x0_hat - scale * factor * through / 3
+        ),
+        tr("loss.backward(loss) multiplies each gradient by its loss: sum the losses first"): (
+            x0_hat - scale * factor * through * loss(x0_hat).reshape(3, 1, 1, 1)
+        ),
+        tr("xt was moved: it is x0_hat that is to move"): xt - scale * factor * through,
+        tr("only the push came back: subtract it from x0_hat"): scale * factor * through,
     }
-    praise = "the network says what it sees, and the gradient turns it towards what is wanted."
+    praise = tr("the network says what it sees, and the gradient turns it towards what is wanted.")
     return compare(got, x0_hat - scale * factor * through, praise, causes, 1e-6)
 
 
@@ -173,17 +190,20 @@ def clip_loss(function) -> Verdict:
     plain = seen @ text[0]
     match = torch.cosine_similarity(seen, text)  # (8,)
     causes = {
-        "the cut-outs of different pictures are mixed: cut-out k of picture i has the index k * B + i": 1
-        - match.reshape(-1, count).mean(1),
-        "this grows as picture and text fit better: a loss must fall": match.reshape(count, -1).mean(0),
-        "the features are not of length 1: take the cosine, not the product": 1
-        - plain.reshape(count, -1).mean(0),
-        "this is the sum over the cut-outs: take the mean": (1 - match).reshape(count, -1).sum(0),
-        "only the best cut-out counts: take the mean of all": 1 - match.reshape(count, -1).amax(0),
-        "the 1 is missing: 1 - cosine is 0 at best": -match.reshape(count, -1).mean(0),
+        tr("the cut-outs of different pictures are mixed: cut-out k of picture i has the index k * B + i"): (
+            1 - match.reshape(-1, count).mean(1)
+        ),
+        tr("this grows as picture and text fit better: a loss must fall"): match.reshape(count, -1).mean(0),
+        tr("the features are not of length 1: take the cosine, not the product"): (
+            1 - plain.reshape(count, -1).mean(0)
+        ),
+        tr("this is the sum over the cut-outs: take the mean"): (1 - match).reshape(count, -1).sum(0),
+        tr("only the best cut-out counts: take the mean of all"): 1 - match.reshape(count, -1).amax(0),
+        tr("the 1 is missing: 1 - cosine is 0 at best"): -match.reshape(count, -1).mean(0),
     }
     wanted = 1 - match.reshape(count, -1).mean(0)
-    verdict = compare(got, wanted, "a picture fits if its cut-outs do, on average.", causes, 1e-6)
-    if not verdict and "got shape (8,)" in verdict.message:
-        return wrong(f"{verdict.message} (One number a picture: the mean over its 4 cut-outs.)")
+    verdict = compare(got, wanted, tr("a picture fits if its cut-outs do, on average."), causes, 1e-6)
+    if verdict == misshapen((len(seen),), wanted.shape):
+        hint = tr("(One number a picture: the mean over its 4 cut-outs.)")
+        return wrong(f"{verdict.message} {hint}")
     return verdict

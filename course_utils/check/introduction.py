@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from course_utils.check.verdict import Verdict, attempt, compare, wrong
+from course_utils.messages import tr
 
 
 def pixel_range(to_model) -> Verdict:
@@ -18,17 +19,23 @@ def pixel_range(to_model) -> Verdict:
     if failed is not None:
         return failed
     causes = {
-        "this is [0, 1]: it must become 2 wide and be shifted": exact / 255,
-        "this is [0, 2]: shift it down by 1": exact / 127.5,
-        "this is [-0.5, 0.5]: half as wide as it should be": exact / 255 - 0.5,
-        "you divided by 128: 255 must become exactly 1": exact / 128 - 1,
-        "you shifted before dividing in uint8, which wraps round at 0: call .float() first": (images - 1)
-        / 127.5,
+        tr("this is [0, 1]: it must become 2 wide and be shifted"): exact / 255,
+        tr("this is [0, 2]: shift it down by 1"): exact / 127.5,
+        tr("this is [-0.5, 0.5]: half as wide as it should be"): exact / 255 - 0.5,
+        tr("you divided by 128: 255 must become exactly 1"): exact / 128 - 1,
+        tr("you shifted before dividing in uint8, which wraps round at 0: call .float() first"): (
+            (images - 1) / 127.5
+        ),
     }
-    verdict = compare(got, exact / 127.5 - 1, "0 becomes -1, 255 becomes 1, the shape stays.", causes, 1e-5)
+    verdict = compare(
+        got, exact / 127.5 - 1, tr("0 becomes -1, 255 becomes 1, the shape stays."), causes, 1e-5
+    )
     if verdict and got.dtype != torch.float32:
         return wrong(
-            f"the numbers are right, but of type {got.dtype}, expected torch.float32: call .float()."
+            tr(
+                "the numbers are right, but of type {dtype}, expected torch.float32: call .float().",
+                dtype=got.dtype,
+            )
         )
     return verdict
 
@@ -41,15 +48,17 @@ def one_noise_step(step) -> Verdict:
     if failed is not None:
         return failed
     causes = {
-        "the noise is multiplied by beta, its variance: take the root": (1 - beta) ** 0.5 * x + beta * eps,
-        "both factors are variances: take the roots": (1 - beta) * x + beta * eps,
-        "the picture is multiplied by 1 - beta: take the root": (1 - beta) * x + beta**0.5 * eps,
-        "the picture must shrink too, or the variance grows with every step": x + beta**0.5 * eps,
-        "picture and noise have changed places": beta**0.5 * x + (1 - beta) ** 0.5 * eps,
+        tr("the noise is multiplied by beta, its variance: take the root"): (
+            (1 - beta) ** 0.5 * x + beta * eps
+        ),
+        tr("both factors are variances: take the roots"): (1 - beta) * x + beta * eps,
+        tr("the picture is multiplied by 1 - beta: take the root"): (1 - beta) * x + beta**0.5 * eps,
+        tr("the picture must shrink too, or the variance grows with every step"): x + beta**0.5 * eps,
+        tr("picture and noise have changed places"): beta**0.5 * x + (1 - beta) ** 0.5 * eps,
     }
     wanted = (1 - beta) ** 0.5 * x + beta**0.5 * eps
     return compare(
-        got, wanted, "the two factors' squares add up to 1, so the variance stays 1.", causes, 1e-5
+        got, wanted, tr("the two factors' squares add up to 1, so the variance stays 1."), causes, 1e-5
     )
 
 
@@ -86,14 +95,14 @@ def loss(loss_by_hand) -> Verdict:
         return mse_loss(_Model()(shown, told).sample, wanted)
 
     causes = {
-        "the network was shown the clean picture: give it the noisy one": error(x0, t, x0),
-        "the network was shown pure noise: give it the noisy picture": error(eps, t, x0),
-        "the network was told t = 0 for every picture: give it the t of the noise": error(xt, t * 0, x0),
-        "the network's answer is held against eps, expected x0": error(xt, t, eps),
-        "the noisy picture itself is taken for the answer: ask the network": mse_loss(xt, x0),
-        "add_noise takes the clean picture first and the noise second": error(turned, t, x0),
+        tr("the network was shown the clean picture: give it the noisy one"): error(x0, t, x0),
+        tr("the network was shown pure noise: give it the noisy picture"): error(eps, t, x0),
+        tr("the network was told t = 0 for every picture: give it the t of the noise"): error(xt, t * 0, x0),
+        tr("the network's answer is held against eps, expected x0"): error(xt, t, eps),
+        tr("the noisy picture itself is taken for the answer: ask the network"): mse_loss(xt, x0),
+        tr("add_noise takes the clean picture first and the noise second"): error(turned, t, x0),
     }
-    return compare(got, error(xt, t, x0), "the network sees xt and t, and is held to x0.", causes, 1e-5)
+    return compare(got, error(xt, t, x0), tr("the network sees xt and t, and is held to x0."), causes, 1e-5)
 
 
 def sampling_loop(sample_by_hand) -> Verdict:
@@ -105,15 +114,18 @@ def sampling_loop(sample_by_hand) -> Verdict:
         return failed
     if len(model.seen) != len(scheduler.timesteps):
         return wrong(
-            f"the network was asked {len(model.seen)} times, expected {len(scheduler.timesteps)}: "
-            "once a timestep."
+            tr(
+                "the network was asked {times} times, expected {expected}: once a timestep.",
+                times=len(model.seen),
+                expected=len(scheduler.timesteps),
+            )
         )
     causes = {
-        "xt never changes: replace it by the scheduler's .prev_sample in each pass": start,
-        "you went on from x0_hat: the next xt is .prev_sample": _walk(start, jump=True),
-        "scheduler.step was called twice in each pass: once is enough": _walk(start, twice=True),
+        tr("xt never changes: replace it by the scheduler's .prev_sample in each pass"): start,
+        tr("you went on from x0_hat: the next xt is .prev_sample"): _walk(start, jump=True),
+        tr("scheduler.step was called twice in each pass: once is enough"): _walk(start, twice=True),
     }
-    return compare(got, _walk(start), "your loop gives what the formulas give.", causes, 1e-4)
+    return compare(got, _walk(start), tr("your loop gives what the formulas give."), causes, 1e-4)
 
 
 def _scheduler():

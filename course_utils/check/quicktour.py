@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from course_utils.check.verdict import EMPTY, Verdict, attempt, compare, right, wrong
+from course_utils.check.verdict import Verdict, attempt, compare, empty, right, wrong
+from course_utils.messages import tr
 
 SEEDS = [11, 4, 11, 7]
 
@@ -19,7 +20,13 @@ class _Pipeline:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         count = len(prompts) * num_images_per_prompt
         if isinstance(generator, (list, tuple)) and len(generator) != count:
-            raise ValueError(f"got {len(generator)} generators for {count} pictures, expected one for each")
+            raise ValueError(
+                tr(
+                    "got {given} generators for {count} pictures, expected one for each",
+                    given=len(generator),
+                    count=count,
+                )
+            )
         each = generator if isinstance(generator, (list, tuple)) else [generator] * count
         return SimpleNamespace(images=[torch.randn((3, 4, 4), generator=one) for one in each])
 
@@ -34,24 +41,34 @@ def seeds(function) -> Verdict:
     if failed is not None:
         return failed
     if isinstance(got, SimpleNamespace):
-        return wrong("got what the pipeline returned: the pictures are its .images.")
+        return wrong(tr("got what the pipeline returned: the pictures are its .images."))
     if isinstance(got, (list, tuple)) and all(isinstance(one, torch.Tensor) for one in got):
         if len(got) != len(SEEDS):
-            return wrong(f"got {len(got)} pictures for {len(SEEDS)} seeds, expected one for each.")
+            return wrong(
+                tr(
+                    "got {got} pictures for {seeds} seeds, expected one for each.",
+                    got=len(got),
+                    seeds=len(SEEDS),
+                )
+            )
         got = torch.stack(list(got)) if len({one.shape for one in got}) == 1 else got
     shared = torch.randn((len(SEEDS), 3, 4, 4), generator=torch.Generator().manual_seed(SEEDS[0]))
     one_after_the_other = torch.Generator().manual_seed(SEEDS[0])
     again = torch.stack([torch.randn((3, 4, 4), generator=one_after_the_other) for _ in SEEDS])
     causes = {
-        "all pictures draw from one generator, so the second depends on the first: give each its own": again,
-        "all pictures share the noise of one draw: give each a generator of its own": shared,
-        "all pictures come from the first seed: use each seed once": _noise([SEEDS[0]] * len(SEEDS)),
-        "the order of the seeds is lost: picture i belongs to seed i": _noise(sorted(SEEDS)),
+        tr("all pictures draw from one generator, so the second depends on the first: give each its own"): (
+            again
+        ),
+        tr("all pictures share the noise of one draw: give each a generator of its own"): shared,
+        tr("all pictures come from the first seed: use each seed once"): _noise([SEEDS[0]] * len(SEEDS)),
+        tr("the order of the seeds is lost: picture i belongs to seed i"): _noise(sorted(SEEDS)),
     }
-    verdict = compare(got, _noise(SEEDS), "each picture can be drawn again, alone or in company.", causes)
+    verdict = compare(got, _noise(SEEDS), tr("each picture can be drawn again, alone or in company."), causes)
     repeated, _ = attempt(function, _Pipeline(), "a fish", list(SEEDS))
     if not verdict and not _same(got, repeated):
-        return wrong("the same seeds give other pictures: pass the generators to the pipeline (generator=).")
+        return wrong(
+            tr("the same seeds give other pictures: pass the generators to the pipeline (generator=).")
+        )
     return verdict
 
 
@@ -72,22 +89,25 @@ def swap(function) -> Verdict:
     if failed is not None:
         return failed
     if got is None or got is Ellipsis:
-        return EMPTY
+        return empty()
     if got is old:
-        return wrong("the old scheduler came back, expected a new one of the given class.")
+        return wrong(tr("the old scheduler came back, expected a new one of the given class."))
     if got is DPMSolverMultistepScheduler:
-        return wrong("the class itself came back: make a scheduler with its from_config.")
+        return wrong(tr("the class itself came back: make a scheduler with its from_config."))
     if not isinstance(got, SchedulerMixin):
-        return wrong(f"got {type(got).__name__}, expected a scheduler of the given class.")
+        return wrong(tr("got {kind}, expected a scheduler of the given class.", kind=type(got).__name__))
     if not isinstance(got, DPMSolverMultistepScheduler):
-        return wrong(f"got a {type(got).__name__}, expected the class that was given.")
+        return wrong(tr("got a {kind}, expected the class that was given.", kind=type(got).__name__))
     lost = [k for k in (*config, "timestep_spacing", "num_train_timesteps") if got.config[k] != old.config[k]]
     if lost:
         return wrong(
-            f"the new scheduler has its own {' and '.join(lost)}, so the network would be asked about "
-            "noise that it never met: take over the old one's config."
+            tr(
+                "the new scheduler has its own {settings}, so the network would be asked about noise that "
+                "it never met: take over the old one's config.",
+                settings=tr(" and ").join(lost),
+            )
         )
-    return right("the new scheduler steps its own way on the noise that the network knows.")
+    return right(tr("the new scheduler steps its own way on the noise that the network knows."))
 
 
 def to_pixels(function) -> Verdict:
@@ -98,21 +118,25 @@ def to_pixels(function) -> Verdict:
     if failed is not None:
         return failed
     if got is None or got is Ellipsis:
-        return EMPTY
+        return empty()
     try:
         got = np.asarray(got).copy()  # a PIL image's is read-only
     except (TypeError, ValueError, RuntimeError):
-        return wrong(f"got {type(got).__name__}, expected an array of shape (5, 6, 3).")
+        return wrong(tr("got {kind}, expected an array of shape (5, 6, 3).", kind=type(got).__name__))
     if got.shape == (3, 5, 6):
-        return wrong("got shape (3, 5, 6): a file wants the colours last, permute(1, 2, 0).")
+        return wrong(tr("got shape (3, 5, 6): a file wants the colours last, permute(1, 2, 0)."))
     if got.dtype != np.uint8 and got.shape == (5, 6, 3):
-        return wrong(f"got numbers of type {got.dtype}, expected uint8, the bytes of a file.")
+        return wrong(tr("got numbers of type {dtype}, expected uint8, the bytes of a file.", dtype=got.dtype))
     exact = ((x.double() + 1) * 127.5).permute(1, 2, 0)
     dark = (x.double().clamp(0, 1) * 255).round().permute(1, 2, 0)
     causes = {
-        "what lies outside of [-1, 1] wraps round to the other end: clamp it first": exact.round() % 256,
-        "what lies outside of [-1, 1] wraps round, and the rest is cut, not rounded": exact.trunc() % 256,
-        "the numbers are cut, not rounded: half of them come out one too dark": exact.clamp(0, 255).trunc(),
-        "this is [0, 1] times 255: the network's range begins at -1": dark,
+        tr("what lies outside of [-1, 1] wraps round to the other end: clamp it first"): exact.round() % 256,
+        tr("what lies outside of [-1, 1] wraps round, and the rest is cut, not rounded"): exact.trunc() % 256,
+        tr("the numbers are cut, not rounded: half of them come out one too dark"): (
+            exact.clamp(0, 255).trunc()
+        ),
+        tr("this is [0, 1] times 255: the network's range begins at -1"): dark,
     }
-    return compare(got, exact.clamp(0, 255).round(), "-1 is 0, 1 is 255, and nothing wraps.", causes, 1e-9)
+    return compare(
+        got, exact.clamp(0, 255).round(), tr("-1 is 0, 1 is 255, and nothing wraps."), causes, 1e-9
+    )

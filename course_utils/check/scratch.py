@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from course_utils.check.verdict import Verdict, attempt, compare, right, wrong
+from course_utils.check.verdict import Verdict, attempt, because, compare, right, wrong
+from course_utils.messages import tr
 
 
 def _pictures(seed, count, *shape):
@@ -21,6 +22,16 @@ def _alpha_bar():
     return 0.98 - 0.95 * (steps.cumsum(0) - steps[0]) / (steps.sum() - steps[0])
 
 
+def _hinted(failed, hint):
+    """The verdict on code that raised, with the hint if it raised because shapes did not fit."""
+    return wrong(f"{failed.message} {hint}") if "must match the size" in failed.message else failed
+
+
+def _reshape(failed):
+    """The same, where (B, ...) may have met (B,)."""
+    return _hinted(failed, tr("(alpha_bar[t] has shape (B,): reshape it to (B, 1, 1, 1).)"))
+
+
 def add_noise(function) -> Verdict:
     """Exercise 1: a draw from q(xt | x0), Ho et al. 2020, eq. 4."""
     alpha_bar, t = _alpha_bar(), torch.tensor([9, 0, 4, 11, 6])
@@ -29,27 +40,28 @@ def add_noise(function) -> Verdict:
     )  # height 3, width 5, like the batch: wrong broadcasting shows or fails
     got, failed = attempt(function, x0.clone(), eps.clone(), t.clone(), alpha_bar.clone())
     if failed is not None:
-        if "must match the size" in failed.message:
-            return wrong(f"{failed.message} (alpha_bar[t] has shape (B,): reshape it to (B, 1, 1, 1).)")
-        return failed
+        return _reshape(failed)
     a = alpha_bar[t].reshape(-1, 1, 1, 1)
     along = alpha_bar[t]  # (5,): fits the width of 5, and is then one level a column instead of one a picture
     early = alpha_bar[t - 1].reshape(-1, 1, 1, 1)
     causes = {
-        "the noise is multiplied by its variance, 1 - alpha_bar: take the root": a.sqrt() * x0
-        + (1 - a) * eps,
-        "both factors are variances: take the roots": a * x0 + (1 - a) * eps,
-        "the picture is multiplied by alpha_bar: take the root": a * x0 + (1 - a).sqrt() * eps,
-        "picture and noise have changed places": (1 - a).sqrt() * x0 + a.sqrt() * eps,
-        "1 - sqrt(alpha_bar) is not sqrt(1 - alpha_bar)": a.sqrt() * x0 + (1 - a.sqrt()) * eps,
-        "every column has its own noise level, not every picture: reshape to (B, 1, 1, 1)": along.sqrt() * x0
-        + (1 - along).sqrt() * eps,
-        "this is one timestep too early: t counts from 0, so it is alpha_bar[t]": early.sqrt() * x0
-        + (1 - early).sqrt() * eps,
+        tr("the noise is multiplied by its variance, 1 - alpha_bar: take the root"): (
+            a.sqrt() * x0 + (1 - a) * eps
+        ),
+        tr("both factors are variances: take the roots"): a * x0 + (1 - a) * eps,
+        tr("the picture is multiplied by alpha_bar: take the root"): a * x0 + (1 - a).sqrt() * eps,
+        tr("picture and noise have changed places"): (1 - a).sqrt() * x0 + a.sqrt() * eps,
+        tr("1 - sqrt(alpha_bar) is not sqrt(1 - alpha_bar)"): a.sqrt() * x0 + (1 - a.sqrt()) * eps,
+        tr("every column has its own noise level, not every picture: reshape to (B, 1, 1, 1)"): (
+            along.sqrt() * x0 + (1 - along).sqrt() * eps
+        ),
+        tr("this is one timestep too early: t counts from 0, so it is alpha_bar[t]"): (
+            early.sqrt() * x0 + (1 - early).sqrt() * eps
+        ),
     }
     wanted = a.sqrt() * x0 + (1 - a).sqrt() * eps
     return compare(
-        got, wanted, "each picture gets its own noise level, and the variances add up to 1.", causes, 1e-5
+        got, wanted, tr("each picture gets its own noise level, and the variances add up to 1."), causes, 1e-5
     )
 
 
@@ -64,19 +76,24 @@ def ddim_step(function) -> Verdict:
     wanted = a_next.sqrt() * x0_hat + (1 - a_next).sqrt() * eps
     unrooted = (xt - a * x0_hat) / (1 - a)
     causes = {
-        "this is x0_hat itself: a step goes only part of the way": x0_hat,
-        "this is eps_hat: mix it with x0_hat at the next noise level": eps,
-        "you went back to the level you came from: the second mix uses a_next": xt,
-        "a and a_next have changed places": a.sqrt() * x0_hat
-        + (1 - a).sqrt() * (xt - a_next.sqrt() * x0_hat) / (1 - a_next).sqrt(),
-        "the noise is left out: without eps_hat the picture is too clean for its timestep": a_next.sqrt()
-        * x0_hat,
-        "the mix uses a_next without its root": a_next * x0_hat + (1 - a_next) * eps,
-        "eps_hat is computed without the roots": a_next.sqrt() * x0_hat + (1 - a_next).sqrt() * unrooted,
-        "eps_hat must be divided by sqrt(1 - a)": a_next.sqrt() * x0_hat
-        + (1 - a_next).sqrt() * (xt - a.sqrt() * x0_hat),
+        tr("this is x0_hat itself: a step goes only part of the way"): x0_hat,
+        tr("this is eps_hat: mix it with x0_hat at the next noise level"): eps,
+        tr("you went back to the level you came from: the second mix uses a_next"): xt,
+        tr("a and a_next have changed places"): (
+            a.sqrt() * x0_hat + (1 - a).sqrt() * (xt - a_next.sqrt() * x0_hat) / (1 - a_next).sqrt()
+        ),
+        tr("the noise is left out: without eps_hat the picture is too clean for its timestep"): (
+            a_next.sqrt() * x0_hat
+        ),
+        tr("the mix uses a_next without its root"): a_next * x0_hat + (1 - a_next) * eps,
+        tr("eps_hat is computed without the roots"): a_next.sqrt() * x0_hat + (1 - a_next).sqrt() * unrooted,
+        tr("eps_hat must be divided by sqrt(1 - a)"): (
+            a_next.sqrt() * x0_hat + (1 - a_next).sqrt() * (xt - a.sqrt() * x0_hat)
+        ),
     }
-    return compare(got, wanted, "the same picture, the same noise, mixed for the next level.", causes, 1e-5)
+    return compare(
+        got, wanted, tr("the same picture, the same noise, mixed for the next level."), causes, 1e-5
+    )
 
 
 def x0_from_v(function) -> Verdict:
@@ -87,21 +104,25 @@ def x0_from_v(function) -> Verdict:
     xt, v = a.sqrt() * x0 + (1 - a).sqrt() * eps, a.sqrt() * eps - (1 - a).sqrt() * x0
     got, failed = attempt(function, v.clone(), xt.clone(), t.clone(), alpha_bar.clone())
     if failed is not None:
-        if "must match the size" in failed.message:
-            return wrong(f"{failed.message} (alpha_bar[t] has shape (B,): reshape it to (B, 1, 1, 1).)")
-        return failed
+        return _reshape(failed)
     along = alpha_bar[t]
     causes = {
-        "this is eps: swap the two factors, and mind the sign": (1 - a).sqrt() * xt + a.sqrt() * v,
-        "the sign of v is wrong: it points from the picture to the noise": a.sqrt() * xt + (1 - a).sqrt() * v,
-        "both factors are variances: take the roots": a * xt - (1 - a) * v,
-        "this is right if the output were eps; for v nothing is divided": (xt - (1 - a).sqrt() * v)
-        / a.sqrt(),
-        "this is xt: use v too": xt,
-        "every column has its own noise level, not every picture: reshape to (B, 1, 1, 1)": along.sqrt() * xt
-        - (1 - along).sqrt() * v,
+        tr("this is eps: swap the two factors, and mind the sign"): (1 - a).sqrt() * xt + a.sqrt() * v,
+        tr("the sign of v is wrong: it points from the picture to the noise"): (
+            a.sqrt() * xt + (1 - a).sqrt() * v
+        ),
+        tr("both factors are variances: take the roots"): a * xt - (1 - a) * v,
+        tr("this is right if the output were eps; for v nothing is divided"): (
+            (xt - (1 - a).sqrt() * v) / a.sqrt()
+        ),
+        tr("this is xt: use v too"): xt,
+        tr("every column has its own noise level, not every picture: reshape to (B, 1, 1, 1)"): (
+            along.sqrt() * xt - (1 - along).sqrt() * v
+        ),
     }
-    return compare(got, x0, "x0 comes back exactly, and nothing is divided by a small number.", causes, 1e-5)
+    return compare(
+        got, x0, tr("x0 comes back exactly, and nothing is divided by a small number."), causes, 1e-5
+    )
 
 
 def loss_weight(function) -> Verdict:
@@ -109,29 +130,41 @@ def loss_weight(function) -> Verdict:
     a = _alpha_bar()
     snr = a / (1 - a)
     wanted = {"x0": torch.ones_like(a), "eps": snr, "v": snr + 1}
-    named = {
-        "the weight of another prediction": None,
-        "the root of the weight: the error is squared in the loss, so its factor is squared too": torch.sqrt,
-        "the weight upside down": torch.reciprocal,
-    }
     for prediction, weight in wanted.items():
         got, failed = attempt(function, a.clone(), prediction)
         if failed is not None:
-            return wrong(f"for {prediction!r}: {failed.message}")
+            return _for(prediction, failed)
         if isinstance(got, int | float) and not isinstance(got, bool):
             got = torch.full_like(a, got)  # a bare 1 for x0 is as good as a row of ones
-        causes = {}
-        for cause, change in named.items():
-            others = [change(weight)] if change else [w for name, w in wanted.items() if name != prediction]
-            causes |= {f"for {prediction!r} this is {cause}" + " " * i: w for i, w in enumerate(others)}
-        causes = {k: w for k, w in causes.items() if not torch.allclose(w, weight)}
-        causes[f"for {prediction!r} this is alpha_bar: the SNR is alpha_bar / (1 - alpha_bar)"] = a
-        causes[f"for {prediction!r} this is the log of the weight"] = weight.log()
+        others = [w for name, w in wanted.items() if name != prediction]
+        another = next((w for w in others if _same(got, w, rows=len(w))), others[0])
+        causes = _other_weights(prediction, weight, another, a)
         verdict = compare(got, weight, "", causes, 1e-5)
         if not verdict:
-            named_already = f"for {prediction!r}" in verdict.message
-            return verdict if named_already else wrong(f"for {prediction!r}: {verdict.message}")
-    return right("x0 weighs all levels alike, eps by the SNR, and v by the SNR plus 1.")
+            return verdict if verdict in map(because, causes) else _for(prediction, verdict)
+    return right(tr("x0 weighs all levels alike, eps by the SNR, and v by the SNR plus 1."))
+
+
+def _for(prediction, verdict):
+    return wrong(tr("for {prediction!r}: {problem}", prediction=prediction, problem=verdict.message))
+
+
+def _other_weights(prediction, weight, another, a):
+    """What is likely wrong -> the weight that it gives."""
+    return {
+        tr("for {prediction!r} this is the weight of another prediction", prediction=prediction): another,
+        tr(
+            "for {prediction!r} this is the root of the weight: the error is squared in the loss, so its "
+            "factor is squared too",
+            prediction=prediction,
+        ): weight.sqrt(),
+        tr("for {prediction!r} this is the weight upside down", prediction=prediction): 1 / weight,
+        tr(
+            "for {prediction!r} this is alpha_bar: the SNR is alpha_bar / (1 - alpha_bar)",
+            prediction=prediction,
+        ): a,
+        tr("for {prediction!r} this is the log of the weight", prediction=prediction): weight.log(),
+    }
 
 
 def timestep_embedding(function) -> Verdict:
@@ -139,11 +172,8 @@ def timestep_embedding(function) -> Verdict:
     t, width = torch.tensor([0, 1, 17, 250, 999]), 12
     got, failed = attempt(function, t.clone(), width)
     if failed is not None:
-        if "must match the size" in failed.message:
-            return wrong(
-                f"{failed.message} (t[:, None] has shape (B, 1), and then each t meets each frequency.)"
-            )
-        return failed
+        hint = tr("(t[:, None] has shape (B, 1), and then each t meets each frequency.)")
+        return _hinted(failed, hint)
     half = width // 2
 
     def laid_out(exponents, order=("sin", "cos"), turn=1.0):
@@ -153,19 +183,21 @@ def timestep_embedding(function) -> Verdict:
     i = torch.arange(half).double()
     wanted = laid_out(i / half)
     causes = {
-        "cosines come first here: put the sines first": laid_out(i / half, ("cos", "sin")),
-        "sines and cosines alternate: put all sines first, then all cosines": torch.stack(
-            wanted.split(half, 1), 2
-        ).flatten(1),
-        "the exponent goes up to 1: it is i / half, and half itself is not reached": laid_out(i / (half - 1)),
-        "the exponent is i / width: divide by half of the width": laid_out(i / width),
-        "the exponent is 2 i / half: i already counts pairs": laid_out(2 * i / half),
-        "the angles have a factor of 2 pi too much": laid_out(i / half, turn=2 * math.pi),
-        "only sines: each frequency needs its cosine too": laid_out(i / half, ("sin", "sin")),
+        tr("cosines come first here: put the sines first"): laid_out(i / half, ("cos", "sin")),
+        tr("sines and cosines alternate: put all sines first, then all cosines"): (
+            torch.stack(wanted.split(half, 1), 2).flatten(1)
+        ),
+        tr("the exponent goes up to 1: it is i / half, and half itself is not reached"): (
+            laid_out(i / (half - 1))
+        ),
+        tr("the exponent is i / width: divide by half of the width"): laid_out(i / width),
+        tr("the exponent is 2 i / half: i already counts pairs"): laid_out(2 * i / half),
+        tr("the angles have a factor of 2 pi too much"): laid_out(i / half, turn=2 * math.pi),
+        tr("only sines: each frequency needs its cosine too"): laid_out(i / half, ("sin", "sin")),
     }
     if _same(got, laid_out(-i / half), rows=3):  # later angles are too large for float32 to agree about
-        return wrong("the frequencies grow: the exponent needs a minus.")
-    praise = "fast waves tell neighbouring timesteps apart, slow ones tell early from late."
+        return wrong(tr("the frequencies grow: the exponent needs a minus."))
+    praise = tr("fast waves tell neighbouring timesteps apart, slow ones tell early from late.")
     return compare(got, wanted, praise, causes, 1e-3)
 
 
@@ -192,20 +224,22 @@ def posterior_mean(function) -> Verdict:
 
     nearest = torch.cdist(xt.flatten(1), a.sqrt() * members.flatten(1)).argmin(1)
     causes = {
-        "this is the nearest member: average all of them by their weights": members[nearest],
-        "this is the plain mean: weigh the members by how likely each is": members.mean(0).expand_as(xt),
-        "the sign is wrong: near members must weigh more, so -distance² goes into the softmax": mean(
-            1 / (2 * (1 - a))
+        tr("this is the nearest member: average all of them by their weights"): members[nearest],
+        tr("this is the plain mean: weigh the members by how likely each is"): members.mean(0).expand_as(xt),
+        tr("the sign is wrong: near members must weigh more, so -distance² goes into the softmax"): (
+            mean(1 / (2 * (1 - a)))
         ),
-        "the 2 is missing: it is distance² / (2 (1 - a))": mean(-1 / (1 - a)),
-        "the variance is 1 - a: its root does not belong here": mean(-1 / (2 * (1 - a).sqrt())),
-        "the variance is missing: divide distance² by 2 (1 - a)": mean(-1.0),
-        "compare xt with sqrt(a) x0, not with x0: the picture has shrunk": mean(scale=1.0),
-        "compare xt with sqrt(a) x0: the root is missing": mean(scale=a),
-        "the softmax runs over the noisy pictures: it must run over the members": mean(axis=0),
-        "take the distance squared": _not_squared(xt, members, a),
+        tr("the 2 is missing: it is distance² / (2 (1 - a))"): mean(-1 / (1 - a)),
+        tr("the variance is 1 - a: its root does not belong here"): mean(-1 / (2 * (1 - a).sqrt())),
+        tr("the variance is missing: divide distance² by 2 (1 - a)"): mean(-1.0),
+        tr("compare xt with sqrt(a) x0, not with x0: the picture has shrunk"): mean(scale=1.0),
+        tr("compare xt with sqrt(a) x0: the root is missing"): mean(scale=a),
+        tr("the softmax runs over the noisy pictures: it must run over the members"): mean(axis=0),
+        tr("take the distance squared"): _not_squared(xt, members, a),
     }
-    return compare(got, mean(), "the average of the members, each weighed by how likely it is.", causes, 1e-5)
+    return compare(
+        got, mean(), tr("the average of the members, each weighed by how likely it is."), causes, 1e-5
+    )
 
 
 def _not_squared(xt, members, a):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+
+from course_utils.messages import tr
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,9 @@ class Verdict:
         return self.ok
 
     def __repr__(self):
-        return f"{'✓ Right:' if self.ok else '✗ Not yet:'} {self.message}"
+        if self.ok:
+            return tr("✓ Right: {message}", message=self.message)
+        return tr("✗ Not yet: {message}", message=self.message)
 
 
 def right(message: str) -> Verdict:
@@ -32,7 +36,24 @@ def wrong(message: str) -> Verdict:
     return Verdict(False, message)
 
 
-EMPTY = wrong("nothing came back: replace the `...` with your code and return the result.")
+def because(cause: str) -> Verdict:
+    """The verdict on a wrong answer; the cause comes without its full stop."""
+    return wrong(tr("{cause}.", cause=cause))
+
+
+def no_answer() -> str:
+    """Why a stub is no answer yet."""
+    return tr("nothing came back: replace the `...` with your code and return the result")
+
+
+def empty() -> Verdict:
+    """The verdict on a stub."""
+    return because(no_answer())
+
+
+def misshapen(came: Sequence[int], wanted: Sequence[int]) -> Verdict:
+    """The verdict on numbers of another shape than wanted."""
+    return wrong(tr("got shape {came}, expected {wanted}.", came=tuple(came), wanted=tuple(wanted)))
 
 
 def compare(
@@ -43,25 +64,37 @@ def compare(
     causes: what is likely wrong -> the numbers that this mistake gives; named if `got` equals them.
     """
     if got is None or got is Ellipsis:
-        return EMPTY
+        return empty()
     try:
         got = torch.as_tensor(got).detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError):
-        return wrong(f"got {type(got).__name__}, expected a tensor of shape {tuple(wanted.shape)}.")
+        return wrong(
+            tr(
+                "got {kind}, expected a tensor of shape {shape}.",
+                kind=type(got).__name__,
+                shape=tuple(wanted.shape),
+            )
+        )
     wanted = wanted.detach().to("cpu", torch.float64)
     if got.shape != wanted.shape:
-        return wrong(f"got shape {tuple(got.shape)}, expected {tuple(wanted.shape)}.")
+        return misshapen(got.shape, wanted.shape)
     if torch.allclose(got, wanted, atol=tolerance, rtol=tolerance):
         return right(praise)
     for cause, numbers in causes.items():
         if numbers.shape == got.shape and torch.allclose(
             got, numbers.double().cpu(), atol=tolerance, rtol=tolerance
         ):
-            return wrong(f"{cause}.")
+            return because(cause)
     if not torch.isfinite(got).all():
-        return wrong("some numbers are not finite (a division by zero, or the root of a negative number?).")
+        return wrong(
+            tr("some numbers are not finite (a division by zero, or the root of a negative number?).")
+        )
     return wrong(
-        f"the largest difference is {(got - wanted).abs().max():.3g}, expected at most {tolerance:g}."
+        tr(
+            "the largest difference is {difference:.3g}, expected at most {tolerance:g}.",
+            difference=(got - wanted).abs().max(),
+            tolerance=tolerance,
+        )
     )
 
 
@@ -69,12 +102,15 @@ def attempt(function: Callable, *arguments):
     """Call the reader's function: (result, None), or (None, a Verdict that says how it failed)."""
     if not callable(function):
         return None, wrong(
-            f"got {type(function).__name__}, expected a function: pass its name without brackets."
+            tr(
+                "got {kind}, expected a function: pass its name without brackets.",
+                kind=type(function).__name__,
+            )
         )
     try:
         return function(*arguments), None
     except Exception as error:  # whatever the reader's code raises is an answer, not a crash of the course
         line = str(error).splitlines()[0] if str(error) else ""
         if "'ellipsis'" in line or "type ellipsis" in line:
-            return None, EMPTY
-        return None, wrong(f"your function raised {type(error).__name__}: {line}")
+            return None, empty()
+        return None, wrong(tr("your function raised {error}: {line}", error=type(error).__name__, line=line))

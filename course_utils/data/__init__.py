@@ -11,6 +11,7 @@ from torch import Tensor
 from course_utils.data.butterflies import BACKGROUNDS, COLOURS, PATTERNS, SHAPES
 from course_utils.data.folder import as_rgb, read_folder, square
 from course_utils.data.hub import download  # here, before `def hub`: a first import later would replace that
+from course_utils.messages import tr
 
 __all__ = [
     "Batches",
@@ -175,8 +176,12 @@ def split(images: ImageSet, share: float, seed: int = 0) -> tuple[ImageSet, Imag
     """Two sets that share no picture: `share` of them, chosen at random, and the rest; neither is empty."""
     if len(images) < 2 or not 0 < share < 1:
         raise ValueError(
-            f"got {len(images)} pictures and share={share}, expected at least 2 pictures and a share "
-            "between 0 and 1."
+            tr(
+                "got {count} pictures and share={share}, expected at least 2 pictures and a share between "
+                "0 and 1.",
+                count=len(images),
+                share=share,
+            )
         )
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     cut = min(max(1, round(share * len(images))), len(images) - 1)
@@ -217,8 +222,13 @@ class Batches:
     ):
         if not 1 <= batch_size * processes <= len(images):
             raise ValueError(
-                f"got a batch of {batch_size * processes} for a set of {len(images)} pictures, expected 1 to "
-                f"{len(images)}: lower the batch size to {max(1, len(images) // processes)}, or add pictures."
+                tr(
+                    "got a batch of {batch} for a set of {count} pictures, expected 1 to {count}: lower "
+                    "the batch size to {most}, or add pictures.",
+                    batch=batch_size * processes,
+                    count=len(images),
+                    most=max(1, len(images) // processes),
+                )
             )
         self.images, self.batch_size, self.seed, self.flip = images, batch_size, seed, flip
         self.device, self.process, self.processes = device, process, processes

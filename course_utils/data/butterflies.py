@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from course_utils.data.paint import require_drawable
+
 # name -> (wing colour, accent colour); sRGB in [0, 1]
 COLOURS = {
     "orange": ((0.96, 0.52, 0.10), (1.00, 0.86, 0.45)),
@@ -52,11 +54,7 @@ class Butterflies:
 
 def draw(count: int, *, size_px: int = 32, seed: int = 0, start: int = 0) -> Butterflies:
     """Draw pictures number `start` to `start + count - 1` of the endless set with this seed."""
-    if count < 1 or size_px < 8:
-        raise ValueError(
-            f"got count={count} and size_px={size_px}, expected count >= 1 and size_px >= 8: "
-            "raise the one that is too small."
-        )
+    require_drawable(count, size_px, 8)
     drawn = [_draw_one(np.random.default_rng((seed, i)), size_px) for i in range(start, start + count)]
     images = np.stack([image for image, _ in drawn])
     attributes = {name: np.array([chosen[name] for _, chosen in drawn]) for name in drawn[0][1]}

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from course_utils.messages import tr
+
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a larger file is more likely a mistake than a photograph
 
@@ -18,18 +20,26 @@ def read_folder(path, size_px: int, limit: int | None = None) -> tuple[np.ndarra
     Returns uint8 (N, 3, size_px, size_px), and a sentence for each picture file that was skipped. Raises
     FileNotFoundError or NotADirectoryError for a wrong path and ValueError if no usable picture is left.
     """
-    images, skipped = [], []
+    images, refused = [], []  # the latter: (name, reason)
     for file in picture_files(path)[:limit]:
         try:
             images.append(read_picture(file, size_px))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            skipped.append(f"skipped {file.name}: {_reason(error, file)}.")
+            refused.append((file.name, _reason(error, file)))
     if not images:
+        name, reason = refused[0]
         raise ValueError(
-            f"got {path}, where none of {len(skipped)} picture files can be read ({skipped[0].rstrip('.')}), "
-            "expected at least one that can: replace them."
+            tr(
+                "got {path}, where none of {count} picture files can be read (skipped {name}: {reason}), "
+                "expected at least one that can: replace them.",
+                path=path,
+                count=len(refused),
+                name=name,
+                reason=reason,
+            )
         )
-    return np.stack(images), skipped
+    sentences = [tr("skipped {name}: {reason}.", name=name, reason=reason) for name, reason in refused]
+    return np.stack(images), sentences
 
 
 def picture_files(path) -> list[Path]:
@@ -37,19 +47,26 @@ def picture_files(path) -> list[Path]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
-            f"got {path}, which does not exist, expected a folder of pictures (or butterflies, digits, or "
-            "the owner/name of a Hub set): create it or correct the path."
+            tr(
+                "got {path}, which does not exist, expected a folder of pictures (or butterflies, digits, "
+                "or the owner/name of a Hub set): create it or correct the path.",
+                path=path,
+            )
         )
     if not path.is_dir():
         raise NotADirectoryError(
-            f"got {path}, which is a file, expected a folder: give the folder that holds it."
+            tr("got {path}, which is a file, expected a folder: give the folder that holds it.", path=path)
         )
     files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in ENDINGS and f.is_file()]
     files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(path).parts)]
     if not files:
         raise ValueError(
-            f"got {path}, which holds no pictures, expected files ending in {', '.join(ENDINGS)}: "
-            "put some there or give another folder."
+            tr(
+                "got {path}, which holds no pictures, expected files ending in {endings}: put some there "
+                "or give another folder.",
+                path=path,
+                endings=", ".join(ENDINGS),
+            )
         )
     return files
 
@@ -60,7 +77,14 @@ def read_picture(file, size_px: int) -> np.ndarray:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS decides
         with Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+                raise ValueError(
+                    tr(
+                        "it has {width} x {height} pixels, more than {max_pixels:,}",
+                        width=image.width,
+                        height=image.height,
+                        max_pixels=MAX_PIXELS,
+                    )
+                )
             image.draft("RGB", (2 * size_px, 2 * size_px))  # lets a large JPEG be decoded small
             return np.asarray(square(image, size_px)).transpose(2, 0, 1)
 
@@ -94,7 +118,7 @@ def _eight_bits(image):
 
 def _reason(error, file):
     if file.stat().st_size == 0:
-        return "the file is empty"
+        return tr("the file is empty")
     if isinstance(error, Image.UnidentifiedImageError):
-        return "its content is no picture"
+        return tr("its content is no picture")
     return str(error).rstrip(".") or type(error).__name__

@@ -10,9 +10,10 @@ from functools import cache
 
 import numpy as np
 
-from course_utils.data.paint import BACKGROUNDS, COLOURS, PATTERNS, STYLES, cover, rgb
+from course_utils.data.paint import BACKGROUNDS, COLOURS, PATTERNS, STYLES, cover, require_drawable, rgb
 from course_utils.data.shapes import NOUNS
 from course_utils.data.subjects import DOUBLES, SUBJECTS
+from course_utils.messages import none_of, tr, unknown
 
 ATTRIBUTES = {
     "noun": tuple(NOUNS),
@@ -133,17 +134,15 @@ def words() -> list[str]:
 
 def draw(count: int, *, size_px=64, seed=0, start=0, combinations="seen", **fixed: str) -> Drawn:
     """Draw scenes number `start` to `start + count - 1` of the endless set with this seed."""
-    if count < 1 or size_px < 16:
-        raise ValueError(
-            f"got count={count} and size_px={size_px}, expected count >= 1 and size_px >= 16: "
-            "raise the one that is too small."
-        )
+    require_drawable(count, size_px, 16)
     for name, value in fixed.items():
-        if value not in ATTRIBUTES.get(name, ()):
-            known = (
-                f"one of {', '.join(ATTRIBUTES[name])}" if name in ATTRIBUTES else f"{', '.join(ATTRIBUTES)}"
+        if name not in ATTRIBUTES:
+            known = ", ".join(ATTRIBUTES)
+            raise ValueError(
+                tr("got {name}={value!r}, expected {known}.", name=name, value=value, known=known)
             )
-            raise ValueError(f"got {name}={value!r}, expected {known}.")
+        if value not in ATTRIBUTES[name]:
+            raise ValueError(none_of(name, value, ATTRIBUTES[name]))
     rows = []
     for i in range(start, start + count):
         rng = np.random.default_rng((seed, i))
@@ -163,7 +162,7 @@ def draw_subject(
     """
     individuals = SUBJECTS | DOUBLES
     if name not in individuals:
-        raise ValueError(f"got the subject {name!r}, expected one of {', '.join(SUBJECTS)}.")
+        raise ValueError(unknown(tr("the subject"), name, SUBJECTS))
     fixed = {"style": "flat", "noun": "creature"} | fixed
     rows = []
     for i in range(count):

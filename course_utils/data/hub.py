@@ -8,8 +8,7 @@ from PIL import Image, ImageOps
 from course_utils.checkpoints import DATASETS, HubSet
 from course_utils.data.folder import as_rgb
 from course_utils.downloads import require_room, snapshot
-
-MEND = "give a folder of pictures, or restart with COURSE_SCALE=mini to do without"
+from course_utils.messages import tr
 
 
 def download(
@@ -23,9 +22,14 @@ def download(
     """
     converted = f"{name}@refs/convert/parquet"
     wanted = DATASETS.get(name, HubSet((name, converted), "see its page", 0))
-    hub_id, folder = snapshot(f"set {name!r}", wanted.ids, ("*.parquet",), (), MEND, kind="dataset")
+    what = tr("set {name!r}", name=name)
+    hub_id, folder = snapshot(what, wanted.ids, ("*.parquet",), (), _mend(), kind="dataset")
     rows = _rows(_training_files(folder), "train" if limit is None else f"train[:{limit}]")
     return *_arrays(rows, wanted, size_px), f"{len(rows)} pictures from {hub_id}"
+
+
+def _mend():
+    return tr("give a folder of pictures, or restart with COURSE_SCALE=mini to do without")
 
 
 def _training_files(folder):
@@ -42,7 +46,7 @@ def _rows(tables, split):
     try:
         return load_dataset("parquet", data_files={"train": files}, split=split)
     except Exception as error:
-        require_room(error, MEND)
+        require_room(error, _mend())
         raise
 
 
@@ -51,8 +55,12 @@ def _arrays(rows, wanted, size_px):
 
     if wanted.image_column not in rows.column_names:
         raise ValueError(
-            f"got a set with the columns {', '.join(rows.column_names)}, expected one named "
-            f"{wanted.image_column!r}: choose a set of pictures."
+            tr(
+                "got a set with the columns {columns}, expected one named {column!r}: choose a set of "
+                "pictures.",
+                columns=", ".join(rows.column_names),
+                column=wanted.image_column,
+            )
         )
     pictures = rows.cast_column(wanted.image_column, datasets.Image())
     images = np.stack([_pixels(row[wanted.image_column], wanted.grey, size_px) for row in pictures])

@@ -6,6 +6,7 @@ import numpy as np
 from numpy import ndarray
 
 from course_utils.data.shapes import PAINTS, Part
+from course_utils.messages import tr
 
 # colour -> (the subject's colour, the marks of its pattern); sRGB in 0..1
 COLOURS = {
@@ -20,6 +21,20 @@ COLOURS = {
 }
 PATTERNS = ("plain", "spots", "stripes", "rings")
 PERIOD = 0.33  # of every pattern: 10.5 of 64 pixels, so that eight-fold compression can carry it
+
+
+def require_drawable(count: int, size_px: int, smallest: int) -> None:
+    """Raise ValueError if there is nothing to draw, or less than `smallest` pixels to draw it in."""
+    if count < 1 or size_px < smallest:
+        raise ValueError(
+            tr(
+                "got count={count} and size_px={size_px}, expected count >= 1 and size_px >= {smallest}: "
+                "raise the one that is too small.",
+                count=count,
+                size_px=size_px,
+                smallest=smallest,
+            )
+        )
 
 
 def rgb(*values) -> ndarray:

@@ -9,6 +9,7 @@ from torch import Tensor
 from course_utils import scores
 from course_utils.explore.frame import choice, contact_sheet, known, panel, single, slider, stops, tiles
 from course_utils.explore.warp import SCALES
+from course_utils.messages import tr
 from course_utils.show import Picture
 
 SIZE = (9.6, 1.7)  # inches
@@ -55,9 +56,9 @@ def draw_class_explorer(
 def class_explorer(sample: Sample, judge, names: Sequence[str]):
     """`draw_class_explorer` with controls for the class, the guidance scale and the seed."""
     controls = {
-        "label": choice("class", [(name, i) for i, name in enumerate(names)], 0),
-        "scale": stops("guidance scale", [(f"{s:g}", s) for s in SCALES], 1),
-        "seed": slider("seed", 0, 9, 0),
+        "label": choice(tr("class"), [(name, i) for i, name in enumerate(names)], 0),
+        "scale": stops(tr("guidance scale"), [(f"{s:g}", s) for s in SCALES], 1),
+        "seed": slider(tr("seed"), 0, 9, 0),
     }
     return panel(lambda **settings: draw_class_explorer(sample, judge, names, **settings), controls)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from course_utils import diffusion, scores
 from course_utils.diffusion import Denoiser
 from course_utils.explore.frame import contact_sheet, known, panel, single, slider, stops, tiles, within
+from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture, plot
 
 ETAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -34,7 +35,7 @@ def fan(
 ) -> Fan:
     """Sample by DDIM at every eta of ETAS, `ends` times from each of `starts`, (N, C, H, W) pure noise.
 
-    Takes (6 N + 1) * ends * steps calls of the network, for a picture each.
+    Takes (6 N + 4) * ends * steps calls of the network, for a picture each.
     """
     ts, generator = diffusion.spaced_timesteps(steps, len(alpha_bar)), torch.Generator().manual_seed(seed)
     start = starts.repeat_interleave(ends, 0)  # (N * ends, C, H, W): those of a start side by side
@@ -43,7 +44,7 @@ def fan(
         samples = diffusion.last(diffusion.ddim(denoise, start, alpha_bar, ts, eta, generator)).cpu()
         found[eta] = samples.reshape(len(starts), ends, *samples.shape[1:])
         spread[eta] = [scores.diversity(own) for own in found[eta]]
-    others = torch.randn((ends, *starts.shape[1:]), generator=generator).to(starts)
+    others = torch.randn((4 * ends, *starts.shape[1:]), generator=generator).to(starts)
     apart = diffusion.last(diffusion.ddim(denoise, others, alpha_bar, ts)).cpu()
     return Fan(found, spread, scores.diversity(apart))
 
@@ -84,8 +85,8 @@ def draw_randomness_knob(fanned: Fan, eta: float = 0.0, start: int = 0) -> Pictu
 def randomness_knob(fanned: Fan):
     """`draw_randomness_knob` with controls for eta and the start."""
     controls = {
-        "eta": stops("eta", [(f"{eta:g}", eta) for eta in ETAS], 0.0),
-        "start": slider("start", 0, len(fanned.ends[0.0]) - 1, 0),
+        "eta": stops(tr("eta"), [(f"{eta:g}", eta) for eta in ETAS], 0.0),
+        "start": slider(tr("start"), 0, len(fanned.ends[0.0]) - 1, 0),
     }
     return panel(lambda **settings: draw_randomness_knob(fanned, **settings), controls)
 

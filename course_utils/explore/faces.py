@@ -10,6 +10,7 @@ from torch import Tensor
 from course_utils import diffusion
 from course_utils.diffusion import Denoiser
 from course_utils.explore.frame import contact_sheet, known, panel, single, slider, stops, tiles, within
+from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture, plot
 
 ERRORS = (0.02, 0.05, 0.1, 0.2, 0.4)  # root mean square, of an output whose own is about 1
@@ -110,9 +111,9 @@ def draw_three_faces(
 def three_faces(x0: Tensor, denoise: Denoiser, alpha_bar: Tensor, decode: Decode):
     """`draw_three_faces` with controls for the timestep, the size of the error and the seed."""
     controls = {
-        "t": slider("timestep t", 0, len(alpha_bar) - 1, 500),
-        "error": stops("error of the output", [(f"{e:g}", e) for e in ERRORS], 0.2),
-        "seed": slider("seed", 0, 9, 0),
+        "t": slider(tr("timestep t"), 0, len(alpha_bar) - 1, 500),
+        "error": stops(tr("error of the output"), [(f"{e:g}", e) for e in ERRORS], 0.2),
+        "seed": slider(tr("seed"), 0, 9, 0),
     }
     return panel(lambda **settings: draw_three_faces(x0, denoise, alpha_bar, decode, **settings), controls)
 

@@ -8,6 +8,7 @@ import torch
 
 from course_utils.diffusion import Step
 from course_utils.explore.frame import panel, single, slider, tiles, within
+from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture, plot, strip
 
 SIZE = (9.6, 2.9)  # inches
@@ -64,12 +65,14 @@ def _checked(trajectory):
     steps = list(trajectory)
     if not steps or len(steps[0]) != 3 or steps[0][1].ndim != 4:
         raise ValueError(
-            "got no trajectory of pictures, expected the (t, xt, x0_hat) of a sampler, xt (B, C, H, W): pass "
-            "list(diffusion.ddim(...))."
+            tr(
+                "got no trajectory of pictures, expected the (t, xt, x0_hat) of a sampler, xt (B, C, H, "
+                "W): pass list(diffusion.ddim(...))."
+            )
         )
     if not steps[-1][2].isfinite().all():
         raise ValueError(
-            "got a result with nan or infinite values, expected finite ones: look at the network."
+            tr("got a result with nan or infinite values, expected finite ones: look at the network.")
         )
     return steps
 
@@ -89,7 +92,7 @@ def film_strip(trajectory: Sequence[Step], pictures: int = 4):
     """`draw_film_strip` with a control for the step."""
     steps = _checked(trajectory)
     distances = _to_the_end(steps)
-    controls = {"step": slider("step", 0, len(steps) - 1, 0)}
+    controls = {"step": slider(tr("step"), 0, len(steps) - 1, 0)}
     return panel(lambda step: single(_draw_film_strip, SIZE, steps, step, pictures, distances), controls)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from course_utils import show
 from course_utils.data import to_model
+from course_utils.messages import none_of, tr
 
 
 def panel(draw: Callable[..., show.Picture], controls: Mapping[str, ipywidgets.Widget]) -> ipywidgets.VBox:
@@ -35,7 +36,8 @@ def panel(draw: Callable[..., show.Picture], controls: Mapping[str, ipywidgets.W
                 drawn = draw(**settings)
                 picture.value, text.value = drawn.png(), _line(drawn.alt)
             except Exception as error:
-                text.value = _line(f"Cannot draw this: {str(error) or type(error).__name__}")
+                reason = str(error) or type(error).__name__
+                text.value = _line(tr("Cannot draw this: {reason}", reason=reason))
             drawn = None
 
     for control in controls.values():
@@ -161,7 +163,10 @@ def as_pictures(images) -> Tensor:
     if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
         came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise ValueError(
-            f"got {came}, expected pictures as a tensor (N, C, H, W), at least one: pass a batch."
+            tr(
+                "got {came}, expected pictures as a tensor (N, C, H, W), at least one: pass a batch.",
+                came=came,
+            )
         )
     return to_model(images) if images.dtype == torch.uint8 else images.detach().float().cpu()
 
@@ -169,12 +174,14 @@ def as_pictures(images) -> Tensor:
 def within(name: str, value: int, low: int, high: int) -> int:
     """`value`, or a ValueError when it is not from `low` to `high`."""
     if not low <= value <= high:
-        raise ValueError(f"got {name}={value}, expected {low} to {high}.")
+        raise ValueError(
+            tr("got {name}={value}, expected {low} to {high}.", name=name, value=value, low=low, high=high)
+        )
     return value
 
 
 def known(name: str, value, options):
     """`options[value]`, or a ValueError that lists what there is."""
     if value not in options:
-        raise ValueError(f"got {name}={value!r}, expected one of {', '.join(map(repr, options))}.")
+        raise ValueError(none_of(name, value, map(repr, options)))
     return options[value]

@@ -15,6 +15,7 @@ from course_utils.explore.frame import (
     tiles,
     within,
 )
+from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture
 
 ALPHA_BAR = diffusion.linear_alpha_bar()
@@ -107,7 +108,7 @@ def telling_t(images) -> int:
 def _several(images):
     images = as_pictures(images)
     if len(images) < 2:
-        raise ValueError("got 1 picture, expected at least 2 to guess among: pass about 12.")
+        raise ValueError(tr("got 1 picture, expected at least 2 to guess among: pass about 12."))
     return images
 
 
@@ -126,11 +127,11 @@ def draw_be_the_denoiser(images, t: int | None = None, round: int = 0, guess: in
 def be_the_denoiser(images):
     """`draw_be_the_denoiser` with controls for t, round and guess; a new round takes the guess back."""
     images = as_pictures(images)
-    options = [("none yet", 0), *((f"picture {i}", i) for i in range(1, len(images) + 1))]
+    numbered = [(tr("picture {number}", number=i), i) for i in range(1, len(images) + 1)]
     controls = {
-        "t": slider("timestep t", 0, LAST, telling_t(images)),
-        "round": slider("round", 0, 19, 0),
-        "guess": choice("your guess", options, 0),
+        "t": slider(tr("timestep t"), 0, LAST, telling_t(images)),
+        "round": slider(tr("round"), 0, 19, 0),
+        "guess": choice(tr("your guess"), [(tr("none yet"), 0), *numbered], 0),
     }
     controls["round"].observe(lambda _: controls["guess"].set_trait("value", 0), "value")
     return panel(lambda **settings: draw_be_the_denoiser(images, **settings), controls)

@@ -17,6 +17,7 @@ from course_utils.explore.frame import (
     tiles,
     within,
 )
+from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture
 
 FACTORS = (-1, 0, 0.5, 1, 2)
@@ -102,9 +103,9 @@ def latent_viewer(vae, images):
     """`draw_latent_viewer` with controls for the picture, the channel and the factor."""
     images = as_pictures(images)
     controls = {
-        "picture": slider("picture", 0, len(images) - 1, 0),
-        "channel": choice("channel", list(range(1, vae.config.latent_channels + 1)), 1),
-        "factor": stops("times", [(f"{f:g}", f) for f in FACTORS], 0),
+        "picture": slider(tr("picture"), 0, len(images) - 1, 0),
+        "channel": choice(tr("channel"), list(range(1, vae.config.latent_channels + 1)), 1),
+        "factor": stops(tr("times"), [(f"{f:g}", f) for f in FACTORS], 0),
     }
     return panel(lambda **settings: draw_latent_viewer(vae, images, **settings), controls)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from course_utils.explore.frame import choice, contact_sheet, known, panel, single, slider, stops, tiles
+from course_utils.messages import tr
 from course_utils.show import Picture
 
 SHARES = (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1)
@@ -57,10 +58,10 @@ def prompt_mix(sample: Sample, read: Reader, prompts: Sequence[str]):
     """`draw_prompt_mix` with controls for both prompts, the share of the second and the seed."""
     options = [(prompt, i) for i, prompt in enumerate(prompts)]
     controls = {
-        "share": stops("share of the second", [(f"{s:g}", s) for s in SHARES], 0.5),
-        "first": choice("first", options, 0),
-        "second": choice("second", options, 1),
-        "seed": slider("seed", 0, 9, 0),
+        "share": stops(tr("share of the second"), [(f"{s:g}", s) for s in SHARES], 0.5),
+        "first": choice(tr("first"), options, 0),
+        "second": choice(tr("second"), options, 1),
+        "seed": slider(tr("seed"), 0, 9, 0),
     }
     return panel(lambda **settings: draw_prompt_mix(sample, read, prompts, **settings), controls)
 

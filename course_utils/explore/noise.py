@@ -16,6 +16,7 @@ from course_utils.explore.frame import (
     tiles,
     within,
 )
+from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture, plot
 
 SCHEDULES = {
@@ -95,10 +96,10 @@ def noise_dial(images):
     """`draw_noise_dial` with controls for t, schedule, seed and picture."""
     images = as_pictures(images)
     controls = {
-        "t": slider("timestep t", 0, LAST, 500),
-        "schedule": choice("schedule", list(SCHEDULES), "linear"),
-        "seed": slider("seed of the noise", 0, 9, 0),
-        "picture": slider("picture", 0, len(images) - 1, 0),
+        "t": slider(tr("timestep t"), 0, LAST, 500),
+        "schedule": choice(tr("schedule"), list(SCHEDULES), "linear"),
+        "seed": slider(tr("seed of the noise"), 0, 9, 0),
+        "picture": slider(tr("picture"), 0, len(images) - 1, 0),
     }
     return panel(lambda **settings: draw_noise_dial(images, **settings), controls)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from course_utils.explore.frame import contact_sheet, known, panel, single, stops, tiles
 from course_utils.jury import Judged
+from course_utils.messages import tr
 from course_utils.show import Picture, plot
 
 SIZE = (10.4, 2.9)  # inches
@@ -55,7 +56,7 @@ def draw_training_time(judged: Mapping[int, Judged], step: int) -> Picture:
 
 def training_time(judged: Mapping[int, Judged]):
     """`draw_training_time` with a slider for the step."""
-    controls = {"step": stops("after steps", list(judged), max(judged))}
+    controls = {"step": stops(tr("after steps"), list(judged), max(judged))}
     return panel(lambda step: draw_training_time(judged, step), controls)
 
 

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import ipywidgets
 import torch
 
-from course_utils import latent, profile, scores
+from course_utils import latent, messages, profile, scores
 from course_utils.explore.frame import choice, contact_sheet, known, panel, single, slider, stops, tiles
+from course_utils.messages import tr
 from course_utils.show import Picture
 
 SCHEDULERS = {
@@ -59,7 +60,8 @@ def _draw_prompt_explorer(figure, pipeline, prompt, seed, steps, guidance, sched
     grid = {"left": 0.01, "right": 0.99, "top": 0.87, "bottom": 0.02, "wspace": 0.04}
     left, right = figure.subplots(1, 2, width_ratios=(PICTURES, 1.9), gridspec_kw=grid)
     tiles(left, x, [f"seed {n}" for n in seeds])
-    notes = latent.caveats(pipeline, prompt, guidance_scale=guidance, num_inference_steps=steps)
+    with messages.drawn():
+        notes = latent.caveats(pipeline, prompt, guidance_scale=guidance, num_inference_steps=steps)
     read, pieces = _reading(pipeline.tokenizer, prompt)
     _write(right, [read, *notes, " · ".join(pieces)])
     words = (
@@ -118,13 +120,15 @@ def prompt_explorer(pipeline, prompt: str = PROMPT):
     """`draw_prompt_explorer` with controls; a typed prompt is drawn when Enter is pressed."""
     usual, style = _usual(prompt), {"description_width": "initial"}
     wide = ipywidgets.Layout(width="640px", max_width="100%")
-    typed = ipywidgets.Text(prompt, description="prompt", continuous_update=False, style=style, layout=wide)
+    typed = ipywidgets.Text(
+        prompt, description=tr("prompt"), continuous_update=False, style=style, layout=wide
+    )
     controls = {
         "prompt": typed,
-        "seed": slider("seed of the first picture", 0, 99, usual["seed"]),
-        "steps": stops("steps", STEPS, usual["steps"]),
-        "guidance": stops("guidance scale", [(f"{s:g}", s) for s in SCALES], usual["guidance"]),
-        "scheduler": choice("scheduler", list(SCHEDULERS), usual["scheduler"]),
+        "seed": slider(tr("seed of the first picture"), 0, 99, usual["seed"]),
+        "steps": stops(tr("steps"), STEPS, usual["steps"]),
+        "guidance": stops(tr("guidance scale"), [(f"{s:g}", s) for s in SCALES], usual["guidance"]),
+        "scheduler": choice(tr("scheduler"), list(SCHEDULERS), usual["scheduler"]),
     }
     for name in ("seed", "steps", "guidance"):  # drawing takes longer than a slider's way
         controls[name].continuous_update = False

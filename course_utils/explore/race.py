@@ -12,18 +12,14 @@ from torch import Tensor
 from course_utils import diffusion
 from course_utils.explore.frame import choice, contact_sheet, known, panel, single, slider, stops, within
 from course_utils.explore.score import two_moons
+from course_utils.messages import tr
 from course_utils.show import COLOURS, LINES, Picture
 
 ALPHA_BAR = diffusion.cosine_alpha_bar()
 STEPS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 FINE = 512
 SAMPLERS = ("ddim", "euler", "dpm_solver", "ddpm")
-TEAMS = {
-    "all four": SAMPLERS,
-    "ddim and euler": ("ddim", "euler"),
-    "ddim and dpm_solver": ("ddim", "dpm_solver"),
-    "ddim and ddpm": ("ddim", "ddpm"),
-}
+TEAMS = (SAMPLERS, *((SAMPLERS[0], other) for other in SAMPLERS[1:]))
 STYLE = {name: (COLOURS[i], LINES[i], "osD^"[i]) for i, name in enumerate(SAMPLERS)}
 X = [math.log2(n) for n in STEPS]  # log axes by hand: their ticks would take half of the time of a redraw
 STARTS, SEEDS = 384, 3
@@ -146,14 +142,20 @@ def draw_step_budget_race(steps: int = 8, samplers: tuple[str, ...] = SAMPLERS, 
     return single(_draw_step_budget_race, SIZE, steps, tuple(samplers), seed)
 
 
+def _team(names):
+    if names == SAMPLERS:
+        return tr("all four")
+    return tr("{first} and {second}", first=names[0], second=names[1])
+
+
 def step_budget_race():
     """`draw_step_budget_race` with controls for steps, samplers and seed; the races are run beforehand."""
     for seed in range(SEEDS):
         race(seed)
     controls = {
-        "steps": stops("number of steps", STEPS, 8),
-        "samplers": choice("samplers", list(TEAMS.items()), SAMPLERS),
-        "seed": slider("seed of the starts", 0, SEEDS - 1, 0),
+        "steps": stops(tr("number of steps"), STEPS, 8),
+        "samplers": choice(tr("samplers"), [(_team(names), names) for names in TEAMS], SAMPLERS),
+        "seed": slider(tr("seed of the starts"), 0, SEEDS - 1, 0),
     }
     return panel(draw_step_budget_race, controls)
 

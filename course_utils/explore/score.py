@@ -8,6 +8,7 @@ import torch
 
 from course_utils import diffusion
 from course_utils.explore.frame import choice, contact_sheet, known, panel, single, slider, within
+from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture
 
 ALPHA_BAR = diffusion.linear_alpha_bar()
@@ -131,9 +132,9 @@ def draw_score_map(t: int = 200, dataset: str = "two moons", seed: int = 0) -> P
 def score_map():
     """`draw_score_map` with controls for the noise level, the set and the seed."""
     controls = {
-        "t": slider("noise level t", 0, LAST, 200),
-        "dataset": choice("data set", list(SETS), "two moons"),
-        "seed": slider("seed", 0, 9, 0),
+        "t": slider(tr("noise level t"), 0, LAST, 200),
+        "dataset": choice(tr("data set"), list(SETS), "two moons"),
+        "seed": slider(tr("seed"), 0, 9, 0),
     }
     return panel(draw_score_map, controls)
 

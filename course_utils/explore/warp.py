@@ -11,6 +11,7 @@ from torch import Tensor
 from course_utils import diffusion, guidance
 from course_utils.explore.frame import choice, contact_sheet, known, panel, single, slider, stops, within
 from course_utils.explore.score import two_moons
+from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture
 
 ALPHA_BAR = diffusion.cosine_alpha_bar()
@@ -129,10 +130,10 @@ def draw_guidance_warp(scale: float = 3, t: int = 600, moon: str = "upper", seed
 def guidance_warp():
     """`draw_guidance_warp` with controls for the scale, the noise level, the moon and the seed."""
     controls = {
-        "scale": stops("guidance scale", [(f"{s:g}", s) for s in SCALES], 3),
-        "t": slider("noise level t of the arrows", 0, LAST, 600),
-        "moon": choice("asked for", list(MOONS), "upper"),
-        "seed": slider("seed", 0, 9, 0),
+        "scale": stops(tr("guidance scale"), [(f"{s:g}", s) for s in SCALES], 3),
+        "t": slider(tr("noise level t of the arrows"), 0, LAST, 600),
+        "moon": choice(tr("asked for"), list(MOONS), "upper"),
+        "seed": slider(tr("seed"), 0, 9, 0),
     }
     return panel(draw_guidance_warp, controls)
 

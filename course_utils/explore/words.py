@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from course_utils.explore.frame import choice, contact_sheet, known, panel, single, slider, tiles, within
+from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture, heated
 
 SIZE = (9.8, 2.6)  # inches
@@ -72,8 +73,13 @@ def _words(look, words, word, step, steps, share):
 def _checked(looks, words):
     if not looks or any(look.maps.shape[0] != len(words) for look in looks):
         raise ValueError(
-            f"got {len(looks)} steps with maps of {sorted({len(look.maps) for look in looks})} words, "
-            f"expected at least one step with {len(words)}: a map for each word."
+            tr(
+                "got {steps} steps with maps of {maps} words, expected at least one step with {count}: a "
+                "map for each word.",
+                steps=len(looks),
+                maps=sorted({len(look.maps) for look in looks}),
+                count=len(words),
+            )
         )
     return [Look(look.t, look.picture.detach().float().cpu(), look.maps.float().cpu()) for look in looks]
 
@@ -92,8 +98,8 @@ def word_attention(looks: Sequence[Look], words: Sequence[str], word: int = 0):
     """`draw_word_attention` with controls for the word and the step."""
     looks = _checked(looks, words)
     controls = {
-        "word": choice("word", [(name, i) for i, name in enumerate(words)], word),
-        "step": slider("step", 0, len(looks) - 1, len(looks) // 2),
+        "word": choice(tr("word"), [(name, i) for i, name in enumerate(words)], word),
+        "step": slider(tr("step"), 0, len(looks) - 1, len(looks) // 2),
     }
     return panel(lambda **settings: single(_draw_word_attention, SIZE, looks, words, **settings), controls)
 
