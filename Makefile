@@ -8,7 +8,7 @@ BEGIN ?=
 COURSE := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install lab run test rehearsal browser bench notebooks figures links i18n i18n-status lint clean
+.PHONY: help install lab run test rehearsal browser bench notebooks figures site links i18n i18n-status lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,14 +38,17 @@ rehearsal: install ## every notebook (or NOTEBOOK=…) at scale full, against a 
 browser: install ## run every notebook (or NOTEBOOK=…) in a real browser, and move every control
 	@$(COURSE) -m tools.browser $(NOTEBOOK)
 
-bench: install ## measure speed and memory
-	@$(COURSE) -m benchmarks
+bench: install ## measure speed and memory beside the peers: hours (QUICK=1: 5 minutes, rough; ONLY="peak growth")
+	@$(COURSE) -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 notebooks: install ## execute, and save fresh outputs into the notebooks (or NOTEBOOK=…)
 	@$(COURSE) -m tools.run_notebooks --save $(NOTEBOOK)
 
 figures: install ## draw the figures of the READMEs again
 	@$(COURSE) -m recipes.figures
+
+site: install ## write the course as pages for reading, from the saved outputs: build/site/index.html
+	@$(COURSE) -m tools.site
 
 links: install ## rewrite every launch link (LINKS="--repository OWNER/NAME --branch B" changes the address)
 	@$(COURSE) -m tools.links --write $(LINKS)

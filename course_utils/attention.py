@@ -7,9 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from course_utils.messages import tr
+from course_utils.messages import none_of, tr
 
 NEEDED = ("to_q", "to_k", "heads", "scale")  # of Diffusers' Attention
 
@@ -38,18 +37,21 @@ class Record:
         self._noted.append(share.detach().float().mean(1))
 
     def take(self, size: int) -> Tensor:
-        """The maps since the last take, averaged over all layers: (B, L, size, size).
+        """The maps since the last take, averaged over the layers with size x size places: (B, L, size, size).
 
-        At each pixel they add up to 1. Layers of another height and width are resized. Raises RuntimeError if
-        nothing was noted, and ValueError if a picture is not square.
+        At each place they add up to 1. Layers of other sizes are left out. Raises RuntimeError if nothing was
+        noted, and ValueError if no layer has this size or a picture is not square.
         """
         if not self._noted:
             raise RuntimeError(
                 tr("got no cross-attention, expected some: call the U-Net with encoder_hidden_states first.")
             )
-        maps = [interpolate(_as_maps(one), (size, size), mode="bilinear") for one in self._noted]
+        maps = [_as_maps(one) for one in self._noted]
         self._noted.clear()
-        return torch.stack(maps).mean(0)
+        fitting = [one for one in maps if one.shape[-1] == size]
+        if not fitting:
+            raise ValueError(none_of("size", size, sorted({str(one.shape[-1]) for one in maps})))
+        return torch.stack(fitting).mean(0)
 
 
 @contextmanager

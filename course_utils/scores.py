@@ -102,6 +102,28 @@ def _jitter(x, shift_px, generator):
     return (x + 0.08 * torch.randn(x.shape, generator=generator)).clamp(-1, 1)
 
 
+class FiveLooks(nn.Module):
+    """A judge that looks at each picture five times, and answers with the mean of its probabilities.
+
+    It takes the place of a `Judge` in `read`. It sees the picture as it is, and shifted by a pixel each way,
+    around the edges as in training; so its answer hangs less on where a stroke lies.
+    """
+
+    SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
+
+    def __init__(self, judge: Judge):
+        super().__init__()
+        self.judge, self.questions = judge, judge.questions
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """name -> logits, (B, answers); their softmax is the mean of the five."""
+        looks = [self.judge(torch.roll(x, shift, (2, 3))) for shift in self.SHIFTS]
+        return {
+            name: torch.stack([look[name].log_softmax(-1) for look in looks]).logsumexp(0)  # (5, B, answers)
+            for name in self.questions
+        }
+
+
 @dataclass(frozen=True)
 class Reading:
     """What a judge reads in pictures: answer (N,), and its probability (N,)."""

@@ -69,13 +69,21 @@ def test_maps_have_the_places_of_the_pixels(unet):
     assert third[2, 6] > 0.9 and third[6, 2] == pytest.approx(0.2, abs=1e-4)
 
 
-def test_layers_of_other_sizes_are_resized_and_averaged():
+def test_layers_of_one_size_are_averaged():
     record = attention.Record()
-    record.note(torch.full((1, 2, 16, 3), 0.2))
-    record.note(torch.full((1, 5, 64, 3), 0.4))
+    for places, share in ((16, 0.1), (64, 0.2), (64, 0.4)):
+        record.note(torch.full((1, 5, places, 3), share))
     assert torch.allclose(record.take(8), torch.full((1, 3, 8, 8), 0.3))
     with pytest.raises(RuntimeError, match="got no cross-attention"):
         record.take(8)
+
+
+def test_a_size_that_no_layer_has_is_refused():
+    record = attention.Record()
+    for places in (16, 64):
+        record.note(torch.full((1, 5, places, 3), 0.2))
+    with pytest.raises(ValueError, match="got size=7, expected one of 4, 8"):
+        record.take(7)
 
 
 def test_processors_come_back_after_an_error(unet):

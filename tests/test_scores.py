@@ -143,6 +143,20 @@ def test_features_tell_sets_apart(judged):
     assert scores.frechet_distance(dark, light) > 5 * scores.frechet_distance(dark[::2], dark[1::2])
 
 
+def test_five_looks_are_answered_with_their_mean(judged):
+    """Its probability is the mean over the picture and its neighbours, shifted by hand."""
+    judge = judged[0]
+    x = torch.rand((100, 1, 8, 8), generator=torch.Generator().manual_seed(2)) * 2 - 1  # it is unsure here
+    down, right = (torch.cat([x.narrow(d, 7, 1), x.narrow(d, 0, 7)], d) for d in (2, 3))
+    up, left = (torch.cat([x.narrow(d, 1, 7), x.narrow(d, 0, 1)], d) for d in (2, 3))
+    with torch.no_grad():
+        seen = torch.stack([judge(look)["side"].double().softmax(-1) for look in (x, down, up, right, left)])
+    reading = scores.read(scores.FiveLooks(judge), x, "side")
+    assert (reading.confidence - seen.mean(0).amax(-1)).abs().max() < 1e-5
+    assert torch.equal(reading.answer, seen.mean(0).argmax(-1))
+    assert (seen[1:] - seen[0]).abs().amax((1, 2)).min() > 0.1  # every look counts
+
+
 def test_a_judge_is_saved_and_loaded(judged, tmp_path, monkeypatch):
     from course_utils import checkpoints
 

@@ -13,7 +13,7 @@ from tools.notebooks import FOLDERS
 
 ENGLISH = "en"
 FILE = r"\S+\.(?:md|ipynb)"
-SWITCH = re.compile(rf"(<!-- languages: ({FILE}) -->)(.*?)(<!-- /languages -->)", re.DOTALL)
+SWITCH = re.compile(rf"(<!-- languages: ({FILE}) -->\n?)(.*?)(<!-- /languages -->)", re.DOTALL)
 LEFT_OUT = re.compile(rf"<!-- (launch|languages) ({FILE}) -->")  # no colon: nothing is to be written there
 ON_ITS_OWN = re.compile(r"^(<!-- launch: \S+ -->)(<!-- /launch -->)$", re.MULTILINE)
 LAUNCHED = re.compile(r"(?<=<!-- launch: )\S+(?= -->)")
@@ -186,7 +186,7 @@ def translated_anchors(course, name, language):
 def with_switches(text, course, name, language, top):
     """Return `text` with its lists of languages; at the `top`, the document's own stands below its title."""
     if top and course.languages[name]:
-        own = f"<!-- languages: {name} --><!-- /languages -->"
+        own = f"<!-- languages: {name} -->\n<!-- /languages -->"  # behind a comment no link is one
         if name.endswith(".ipynb") and language != ENGLISH:
             own += "\n\n" + course.table["languages"][language]["messages"]
         text = TITLE.sub(lambda title: f"{title[0]}\n\n{own}", text, count=1)
