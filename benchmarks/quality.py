@@ -2,64 +2,77 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from diffusers import DDPMScheduler
 
+from benchmarks.budget import Score, sample
+from benchmarks.measure import Bar, CpuClock
 from benchmarks.plain import plain_loop, small_unet, wide_unet
-from course_utils import data, diffusion, scores, train
+from course_utils import data, diffusion, show, train
 
 
-def time_to_quality(published_steps: int = 480, course_steps: int = 750, looks: int = 6) -> dict:
+def measure(quick: bool) -> dict:
+    """480 steps of the published recipe against 750 of the course's."""
+    return compare(4, 100, looks=2, count=72, calls=10) if quick else compare(480, 750)
+
+
+def compare(published_steps: int, course_steps: int, looks=6, count=512, calls=50, images=None) -> dict:
     """Train by the published recipe (linear betas, eps, 4e-4, batch 64), then by the course's.
 
-    Returns the published recipe's Fréchet distance and CPU seconds, the course's at several moments, and
-    the share of CPU time after which the course's is as good. The time of sampling is not counted.
+    Returns the scores and CPU seconds of the published recipe, those of the course's at several moments, and
+    the share of CPU time after which the course's Fréchet distance is as good. Sampling is not counted.
     """
-    images = data.butterflies(1000)
-    published = _published(images, published_steps)
-    course = _course(images, course_steps, looks)
+    images, score, wanted = images or data.butterflies(1000), Score(count), (count, calls)
+    published = score(*_published(images, published_steps, wanted))
+    course = [score(*made) for made in _course(images, course_steps, looks, wanted)]
     as_good = [row for row in course if row["frechet"] <= published["frechet"]]
-    share = round(as_good[0]["cpu_seconds"] / published["cpu_seconds"], 3) if as_good else None
+    share = as_good[0]["cpu_seconds"] / published["cpu_seconds"] if as_good else None
     return {"published": published, "course": course, "share_of_cpu_time": share}
 
 
-def _published(images, steps):
+def _published(images, steps, wanted):
     torch.manual_seed(0)
     model, scheduler = wide_unet(), DDPMScheduler(beta_schedule="linear")
-    started = time.process_time()
-    for _ in plain_loop(model, images, scheduler, batch_size=64, steps=steps, rate_at=lambda _: 4e-4):
+    recipe = {"batch_size": 64, "rate_at": lambda _: 4e-4, "adam": {}, "max_norm": None}
+    clock = CpuClock()
+    for _ in plain_loop(model, images, scheduler, steps=steps, **recipe):
         pass
-    seconds = time.process_time() - started
-    return _row(steps, seconds, frechet(model, scheduler.alphas_cumprod, "eps"))
+    spent = clock()
+    return sample(model, scheduler.alphas_cumprod, "eps", *wanted), steps, spent
 
 
-def _course(images, steps, looks):
+def _course(images, steps, looks, wanted):
     torch.manual_seed(0)
-    run = train.Run(small_unet(), train.Recipe(steps=steps))
-    alpha_bar, rows, seconds = diffusion.cosine_alpha_bar(), [], 0.0
-    started = time.process_time()
+    run, alpha_bar = train.Run(small_unet(), train.Recipe(steps=steps)), diffusion.cosine_alpha_bar()
+    spent, clock = 0.0, CpuClock()
     for progress in train.train(run, data.Batches(images, 32), train.diffusion_loss(alpha_bar, "x0")):
         if progress.step % (steps // looks) == 0:
-            seconds += time.process_time() - started
-            rows.append(_row(progress.step, seconds, frechet(run.ema, alpha_bar, "x0")))
-            started = time.process_time()
-    return rows
+            spent += clock()
+            yield sample(run.ema, alpha_bar, "x0", *wanted), progress.step, spent
+            clock = CpuClock()
 
 
-def _row(steps, seconds, distance):
-    return {"steps": steps, "cpu_seconds": round(seconds, 1), "frechet": round(distance, 1)}
+def bars(result: dict) -> list[Bar]:
+    """At most a quarter of the CPU time."""
+    share = result["share_of_cpu_time"]
+    share = float("inf") if share is None else share  # it was never as good
+    return [Bar("CPU time to the published recipe's Fréchet distance, share", share, "at most", 0.25)]
 
 
-def frechet(model, alpha_bar, prediction: str, count: int = 256) -> float:
-    """Fréchet distance of `count` samples (50 steps of DDIM) to 1,000 drawings that no recipe trained on."""
-    judge = scores.load_judge("judge-butterflies")
-    real = scores.features(judge, data.to_model(data.butterflies(1000, seed=77).images))
-    noise = torch.randn((count, 3, 32, 32), generator=torch.Generator().manual_seed(3))
-    denoise, ts = diffusion.denoiser(model, alpha_bar, prediction), diffusion.spaced_timesteps(50)
-    was_training = model.training
-    model.eval()
-    samples = torch.cat([diffusion.last(diffusion.ddim(denoise, x, alpha_bar, ts)) for x in noise.split(64)])
-    model.train(was_training)
-    return scores.frechet_distance(scores.features(judge, samples), real)
+def draw(result: dict):
+    """Fréchet distance against CPU seconds."""
+    seconds = [row["cpu_seconds"] for row in result["course"]]
+    distances = [row["frechet"] for row in result["course"]]
+    there = result["published"]
+    alt = (
+        f"Fréchet distance over CPU seconds: the course's recipe from {distances[0]:.0f} after "
+        f"{seconds[0]:.0f} s to {distances[-1]:.0f} after {seconds[-1]:.0f}; the published one, a point, "
+        f"{there['frechet']:.0f} after {there['cpu_seconds']:.0f}."
+    )
+    lines = {
+        "course": (seconds, distances),
+        "published recipe": ([there["cpu_seconds"]], [there["frechet"]]),
+    }
+    return show.curves(
+        lines, "CPU seconds", "Fréchet distance", alt=alt, log_x=True, log_y=True, markers=True
+    )

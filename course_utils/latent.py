@@ -7,13 +7,11 @@ Latents z are (B, C, H, W) with a variance of about 1: the VAE's own times its s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from course_utils import diffusion, profile, train
+from course_utils import diffusion, profile, swift, train
 from course_utils.data import scene_words
 from course_utils.messages import tr
 
@@ -55,13 +53,17 @@ def denoiser(pipeline, states: Tensor, gradients: bool = False) -> diffusion.Den
     `pipeline.scheduler.alphas_cumprod`. Gradients pass only if `gradients` is true.
     """
     unet, scheduler = pipeline.unet, pipeline.scheduler
-    prediction = {theirs: ours for ours, theirs in diffusion.PREDICTIONS.items()}
 
     def predict(zt, t):
         return unet(zt.to(unet.dtype), t, encoder_hidden_states=states).sample.to(zt.dtype)
 
-    alpha_bar, kind = scheduler.alphas_cumprod, prediction[scheduler.config.prediction_type]
+    alpha_bar, kind = scheduler.alphas_cumprod, _prediction(scheduler)
     return diffusion.denoiser(predict, alpha_bar, kind, clip=False, gradients=gradients)
+
+
+def _prediction(scheduler):
+    """What the course calls the kind of output that a scheduler of Diffusers expects."""
+    return {theirs: ours for ours, theirs in diffusion.PREDICTIONS.items()}[scheduler.config.prediction_type]
 
 
 @torch.inference_mode()
@@ -74,63 +76,30 @@ def draw(
     generator: torch.Generator | None = None,
     precision: str = "fp32",
 ) -> Tensor:
-    """Text to picture, as a call of the pipeline does it, in less time: (B, 3, H, W) in [-1, 1].
+    """Text to picture, as a call of the pipeline does it by DDIM, in less time: (B, 3, H, W) in [-1, 1].
 
-    The same pictures, with a schedule that goes to the last timestep ("trailing") and `steps` that divide its
-    length. Less time, because the text is the same at every step and so is what the U-Net makes of it (see
-    `told`), the empty prompt is read once, and no step waits for anything but the network. precision: see
-    `train.Recipe`; with less than "fp32" pictures differ by a few shades of 255.
+    The same pictures, if the scheduler is a DDIMScheduler that begins with the last timestep ("trailing") and
+    `steps` divides their number. Less time, because the U-Net reads text and timesteps once (see `swift`),
+    the empty prompt is one for all, and no step does anything but what it must. precision: see
+    `train.Recipe`; with less than "fp32" pictures differ by some shades of 255. Raises ValueError for a U-Net
+    unlike those of Stable Diffusion 1 and 2.
     """
-    unet, prompts = pipeline.unet, list(prompts)
+    unet, scheduler, prompts = pipeline.unet, pipeline.scheduler, list(prompts)
     shape = (len(prompts), unet.config.in_channels, *[unet.config.sample_size] * 2)
     zt = torch.randn(shape, generator=generator, device=generator.device if generator else None)
-    states = read(pipeline, [*prompts, ""])
-    states, empty = states[:-1], states[-1:].expand(len(prompts), -1, -1)
-    alpha_bar, ts = pipeline.scheduler.alphas_cumprod, diffusion.spaced_timesteps(steps)
-    both = torch.cat([empty, states]) if scale > 1 else states  # (2 B, 77, width) or (B, 77, width)
-    denoise = denoiser(pipeline, both)
+    alpha_bar, ts = scheduler.alphas_cumprod, diffusion.spaced_timesteps(steps)
+    with train.autocast(unet.device, precision):
+        *asked, empty = read(pipeline, [*prompts, ""])
+        states = torch.stack([empty] * len(asked) + asked if scale > 1 else asked)  # (2 B or B, 77, width)
+        network = swift.Swift(unet, states, ts)
+        denoise = diffusion.denoiser(network, alpha_bar, _prediction(scheduler), clip=False)
 
-    def guided(zt, t):
-        x0_hat = denoise(torch.cat([zt, zt]), torch.cat([t, t]))  # one call for both halves
-        plain, asked = x0_hat.chunk(2)
-        return plain + scale * (asked - plain)
+        def guided(zt, t):
+            plain, wanted = denoise(torch.cat([zt, zt]), torch.cat([t, t])).chunk(2)  # one call for both
+            return plain + scale * (wanted - plain)
 
-    with train.autocast(unet.device, precision), told(unet, both):
         walk = diffusion.ddim(guided if scale > 1 else denoise, zt.to(unet.device), alpha_bar, ts)
         return decode(pipeline.vae, diffusion.last(walk)).float()
-
-
-@contextmanager
-def told(unet, states: Tensor) -> Iterator[None]:
-    """Within the block, a U-Net is told `states` (B, 77, width), whatever it is called with.
-
-    Each layer's keys and values of them are computed once, not at every step. Without gradients.
-    """
-    before = unet.attn_processors
-    layers = {name: unet.get_submodule(name.removesuffix(".processor")) for name in before}
-    crossing = {name: Told(attn, states) for name, attn in layers.items() if attn.is_cross_attention}
-    try:
-        unet.set_attn_processor(before | crossing)
-        yield
-    finally:
-        unet.set_attn_processor(before)
-
-
-class Told:
-    """An attention processor of Diffusers for a layer of cross-attention whose text is known beforehand."""
-
-    def __init__(self, attn, states: Tensor):
-        self.key, self.value = (self._heads(attn, to(states)) for to in (attn.to_k, attn.to_v))
-
-    def __call__(self, attn, hidden_states, *_, **__):
-        """hidden_states: (B, h * w, C), the queries' side: of that shape."""
-        query = self._heads(attn, attn.to_q(hidden_states))
-        answer = scaled_dot_product_attention(query, self.key, self.value)  # (B, heads, h * w, C / heads)
-        return attn.to_out[0](answer.transpose(1, 2).flatten(2))
-
-    @staticmethod
-    def _heads(attn, x):
-        return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B, N, C) -> (B, heads, N, C / heads)
 
 
 def start_step(steps: int, strength: float) -> int:
