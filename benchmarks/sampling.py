@@ -87,9 +87,7 @@ def _race(pipeline, score, chosen, rounds):
 
 def sample(pipeline, name: str, steps: int, noise: Tensor, precision: str = "auto") -> Tensor:
     """Pictures from noise (B, 3, H, W) by one of the course's samplers, in [-1, 1]."""
-    scheduler = pipeline.scheduler
-    kinds = {theirs: ours for ours, theirs in diffusion.PREDICTIONS.items()}
-    kind, alpha_bar = kinds[scheduler.config.prediction_type], scheduler.alphas_cumprod
+    alpha_bar, kind = pipeline.scheduler.alphas_cumprod, diffusion.prediction_of(pipeline.scheduler)
     denoise = diffusion.denoiser(pipeline.unet, alpha_bar, kind)
     more = {"generator": torch.Generator().manual_seed(0)} if name == "ddpm" else {}
     with torch.inference_mode(), train.autocast(noise.device, precision):

@@ -85,12 +85,13 @@ def probabilities(attn, hidden_states: Tensor, text: Tensor) -> Tensor:
                 missing=", ".join(missing),
             )
         )
-    query, key = (_split(x, attn.heads) for x in (attn.to_q(hidden_states), attn.to_k(text)))
+    query, key = (split_heads(x, attn.heads) for x in (attn.to_q(hidden_states), attn.to_k(text)))
     return (query @ key.transpose(-1, -2) * attn.scale).softmax(-1)
 
 
-def _split(x, heads):
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, N, heads * d) -> (B, heads, N, d)
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, heads * d) -> (B, heads, N, d)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def _as_maps(share):

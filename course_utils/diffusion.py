@@ -96,6 +96,12 @@ def to_eps(x0_hat: Tensor, xt: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
     return (xt - a.sqrt() * x0_hat) / (1 - a).sqrt()
 
 
+def prediction_of(scheduler) -> str:
+    """What the network of a pipeline with this Diffusers scheduler predicts: "eps", "x0" or "v"."""
+    ours = {theirs: name for name, theirs in PREDICTIONS.items()}
+    return ours[scheduler.config.prediction_type]
+
+
 def _known(prediction):
     if prediction not in PREDICTIONS:
         raise ValueError(none_of("prediction", prediction, PREDICTIONS))

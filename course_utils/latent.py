@@ -57,13 +57,8 @@ def denoiser(pipeline, states: Tensor, gradients: bool = False) -> diffusion.Den
     def predict(zt, t):
         return unet(zt.to(unet.dtype), t, encoder_hidden_states=states).sample.to(zt.dtype)
 
-    alpha_bar, kind = scheduler.alphas_cumprod, _prediction(scheduler)
+    alpha_bar, kind = scheduler.alphas_cumprod, diffusion.prediction_of(scheduler)
     return diffusion.denoiser(predict, alpha_bar, kind, clip=False, gradients=gradients)
-
-
-def _prediction(scheduler):
-    """What the course calls the kind of output that a scheduler of Diffusers expects."""
-    return {theirs: ours for ours, theirs in diffusion.PREDICTIONS.items()}[scheduler.config.prediction_type]
 
 
 @torch.inference_mode()
@@ -92,7 +87,7 @@ def draw(
         *asked, empty = read(pipeline, [*prompts, ""])
         states = torch.stack([empty] * len(asked) + asked if scale > 1 else asked)  # (2 B or B, 77, width)
         network = swift.Swift(unet, states, ts)
-        denoise = diffusion.denoiser(network, alpha_bar, _prediction(scheduler), clip=False)
+        denoise = diffusion.denoiser(network, alpha_bar, diffusion.prediction_of(scheduler), clip=False)
 
         def guided(zt, t):
             plain, wanted = denoise(torch.cat([zt, zt]), torch.cat([t, t])).chunk(2)  # one call for both

@@ -214,7 +214,7 @@ class Unconditional:
             processes=accelerator.num_processes,
         )
         self.alpha_bar = self.scheduler.alphas_cumprod.to(accelerator.device)
-        self.prediction = prediction_of(self.scheduler)
+        self.prediction = diffusion.prediction_of(self.scheduler)
         self.loss = train.diffusion_loss(self.alpha_bar, self.prediction)
 
     def begin(self, folder, notes):
@@ -254,12 +254,6 @@ class Unconditional:
             loss=loss,
             minutes=run.seconds / 60,
         )
-
-
-def prediction_of(scheduler) -> str:
-    """What the network of a pipeline with this Diffusers scheduler predicts: "eps", "x0" or "v"."""
-    ours = {theirs: name for name, theirs in diffusion.PREDICTIONS.items()}
-    return ours[scheduler.config.prediction_type]
 
 
 def _open_folder(options, settings, accelerator):

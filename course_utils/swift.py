@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention, silu
 
+from course_utils.attention import split_heads
 from course_utils.messages import tr
 
 BLOCKS = {"CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"}
@@ -46,7 +47,7 @@ class Swift:
             if hasattr(part, "time_emb_proj")
         }
         self.text = {
-            part: [_heads(to(states), part.attn2.heads) for to in (part.attn2.to_k, part.attn2.to_v)]
+            part: [split_heads(to(states), part.attn2.heads) for to in (part.attn2.to_k, part.attn2.to_v)]
             for part in parts
             if hasattr(part, "attn2")
         }
@@ -91,7 +92,7 @@ class Swift:
         x = _project(part.proj_in, x)
         for layer in part.transformer_blocks:
             y, pixels = layer.norm1(x), layer.attn1
-            keys_values = [_heads(to(y), pixels.heads) for to in (pixels.to_k, pixels.to_v)]
+            keys_values = [split_heads(to(y), pixels.heads) for to in (pixels.to_k, pixels.to_v)]
             x += _attention(pixels, y, *keys_values)
             x += _attention(layer.attn2, layer.norm2(x), *self.text[layer])
             value, gate = layer.ff.net[0].proj(layer.norm3(x)).chunk(2, -1)
@@ -105,12 +106,8 @@ def _layers(block):
 
 
 def _attention(part, x, keys, values):
-    answer = scaled_dot_product_attention(_heads(part.to_q(x), part.heads), keys, values)
+    answer = scaled_dot_product_attention(split_heads(part.to_q(x), part.heads), keys, values)
     return part.to_out[0](answer.transpose(1, 2).flatten(2))  # (B, heads, N, C / heads) -> (B, N, C)
-
-
-def _heads(x, heads):
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, N, C) -> (B, heads, N, C / heads)
 
 
 def _project(part, x):

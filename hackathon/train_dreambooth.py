@@ -15,7 +15,18 @@ import sys
 
 import torch
 
-from course_utils import asking, checkpoints, dreambooth, jury, latent, profile, runs, script, submission
+from course_utils import (
+    asking,
+    checkpoints,
+    diffusion,
+    dreambooth,
+    jury,
+    latent,
+    profile,
+    runs,
+    script,
+    submission,
+)
 from course_utils.data.subjects import SUBJECTS
 
 EXAMPLES = f"""examples:
@@ -141,7 +152,7 @@ class DreamBooth:
         )
         schedule = self.base.scheduler
         alpha_bar = schedule.alphas_cumprod.to(self.accelerator.device)
-        self.loss = dreambooth.loss(alpha_bar, script.prediction_of(schedule), weight)
+        self.loss = dreambooth.loss(alpha_bar, diffusion.prediction_of(schedule), weight)
 
     def _prior(self, path):
         texts = dreambooth.kind_prompts(self.words, self.options.prior_pictures, self.options.seed)
