@@ -5,6 +5,7 @@ import copy
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -390,6 +391,14 @@ def test_the_shares_of_the_peak_come_from_races(monkeypatch, tiny_networks, no_p
         for who, share in row.items():
             assert share == pytest.approx(result["reached_gflops"][name][who] / 100)
     assert drawn(peak, result)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux counts the parent's")
+def test_memory_is_that_of_the_process_and_not_of_its_parent():
+    held = bytearray(b"1") * 900_000_000
+    code = "from benchmarks import growth; print(growth._peak_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=growth.ROOT, capture_output=True, text=True)
+    assert 50e6 < int(done.stdout) < len(held), done.stderr
 
 
 def test_growth_is_fitted_to_points_of_fresh_processes(monkeypatch):

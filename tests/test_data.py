@@ -141,6 +141,14 @@ def test_ranges_there_and_back():
     assert data.to_uint8(torch.tensor([-7.0, 0.0, 7.0])).tolist() == [0, 128, 255]
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_ranges_are_changed_in_a_copy(dtype):
+    images = torch.tensor([0, 51, 255]).to(dtype)
+    x = data.to_model(images)
+    assert images.tolist() == [0, 51, 255] and x.dtype == torch.float32
+    assert x.tolist() == pytest.approx([-1, -0.6, 1])
+
+
 # Batches
 
 

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 from diffusers import DDPMPipeline
+from PIL import Image
 
-from course_utils import checkpoints, runs
+from course_utils import checkpoints, data, runs
 from unit2 import finetune_model
 
 SMALL = ["--count", "12", "--batch-size", "2", "--checkpoint-every", "1", "--model", "ddpm-butterflies"]
@@ -46,6 +47,14 @@ def test_it_learns_samples_and_resumes(tmp_path):
     again = weights(tmp_path / "run" / "pipeline")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["model"] == "ddpm-butterflies"
+
+
+def test_the_pictures_of_a_folder_are_never_all_in_memory(tmp_path, monkeypatch):
+    for number in range(4):
+        Image.new("RGB", (40, 40), (60 * number, 0, 90)).save(tmp_path / f"{number}.png")
+    images = data.StoredSet.images
+    monkeypatch.setattr(data.StoredSet, "images", images.getter(lambda _: pytest.fail("reads all pictures")))
+    assert main("--steps", 1, "--data", tmp_path, "--output", tmp_path / "run") == 0
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
+import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import torch
 from PIL import Image
 
 from course_utils import data
-from course_utils.data.folder import as_rgb, read_folder, read_picture
+from course_utils.data.folder import as_rgb, picture_files, read_folder, read_picture
 
 RED, GREEN, BLUE, WHITE = (220, 30, 20), (20, 200, 40), (30, 40, 210), (255, 255, 255)
 
@@ -206,7 +209,7 @@ def test_what_is_below_counts_and_what_is_hidden_does_not(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         halves().save(tmp_path / name)
     (tmp_path / "link.png").symlink_to(tmp_path / "nowhere.png")
-    assert len(read_folder(tmp_path, 8)[0]) == 3
+    assert read_folder(tmp_path, 8)[0].shape == (3, 3, 8, 8)
     assert len(data.folder(tmp_path, size_px=8, limit=2)) == 2
 
 
@@ -241,3 +244,95 @@ def test_pictures_are_uint8_tensors(tmp_path):
     images = data.folder(str(tmp_path), size_px=24)
     assert images.images.dtype == torch.uint8 and images.size_px == 24 and images.labels == {}
     assert images.source == f"1 pictures from {tmp_path}"
+
+
+# On the disk
+
+
+def odd_pictures(folder):
+    """Of many modes, sizes and orientations; in no order, and in folders."""
+    turned = Image.Exif()
+    turned[0x0112] = 8
+    noise = [Image.effect_noise((30 + 7 * i, 50 - 3 * i), 90) for i in range(8)]
+    deep = np.linspace(0, 65535, 40 * 20).astype(np.uint16).reshape(40, 20)
+    (folder / "a").mkdir()
+    Image.merge("RGB", noise[:1] * 3).save(folder / "z.jpg", exif=turned)
+    halves(size=(90, 40)).save(folder / "a.png", exif=turned)
+    halves().convert("CMYK").save(folder / "a" / "k.tif")
+    Image.fromarray(deep).save(folder / "a" / "deep.png")
+    Image.merge("LA", noise[1:2] * 2).save(folder / "a-b.png")
+    noise[2].quantize(8).save(folder / "B.gif", transparency=2)
+    noise[3].convert("1").save(folder / "bits.bmp")
+    halves().save(folder / "film.webp", save_all=True, append_images=[halves(GREEN)], lossless=True)
+    return np.stack([read_picture(file, 12) for file in picture_files(folder)])
+
+
+def test_the_order_is_that_of_the_whole_paths(tmp_path):
+    odd_pictures(tmp_path)
+    found = list(picture_files(tmp_path))
+    assert len(found) == 8 and found == sorted(file for file in tmp_path.rglob("*") if file.is_file())
+
+
+def test_what_is_read_from_the_disk_is_what_was_decoded(tmp_path):
+    wanted = torch.from_numpy(odd_pictures(tmp_path))
+    assert torch.equal(data.folder(tmp_path, size_px=12).images, wanted)
+    images = data.folder(tmp_path, size_px=12)
+    assert images.shape == (8, 3, 12, 12) and images.size_px == 12 and len(images) == 8
+    assert torch.equal(images.read(np.array([6, 1, 1])), wanted[[6, 1, 1]])
+    for index in (slice(2, 7, 2), torch.tensor([5, 0]), torch.arange(8) % 3 == 0):
+        part = images[index]
+        assert part.source == images.source and torch.equal(part.images, wanted[index])
+        assert torch.equal(images[index][1:].read([0]), wanted[index][1:][[0]])
+    kept = data.ImageSet(wanted, "in memory")
+    for mine, theirs in zip(data.split(images, 0.6), data.split(kept, 0.6), strict=True):
+        batches, same = data.Batches(mine, 3), data.Batches(theirs, 3)
+        assert all(torch.equal(batches(n), same(n)) for n in range(4))
+        assert torch.equal(mine.images, theirs.images)
+
+
+def test_pictures_brought_into_memory_stay_and_can_be_changed(tmp_path):
+    halves().save(tmp_path / "a.png")
+    images = data.folder(tmp_path, size_px=8)
+    images.images[0] = 7
+    assert images.images is images.images
+    assert images.read([0]).unique().tolist() == images[:1].images.unique().tolist() == [7]
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
+    """Beside the pixels of a batch there are a name and a place for each: not a tenth of a small picture."""
+    size_px, peaks = 32, {}
+
+    def train(count):
+        images, _ = data.split(data.folder(tmp_path, size_px=size_px, limit=count), 0.9)
+        batches = data.Batches(images, 4)
+        return [batches(n).shape for n in range(20)]
+
+    for number in range(400):
+        Image.new("RGB", (3, 2), (number % 256, 0, 0)).save(tmp_path / f"{number:03}.png")
+    train(10)  # what is imported and kept for good comes now
+    for count in (100, 400):
+        tracemalloc.start()
+        assert train(count) == [(4, 3, size_px, size_px)] * 20
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[400] - peaks[100] < 300 * 3 * size_px**2 / 10, peaks
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+def test_a_full_disk_is_no_broken_picture(tmp_path, monkeypatch):
+    halves().save(tmp_path / "a.png")
+    monkeypatch.setattr(tempfile, "TemporaryFile", partial(open, "/dev/full", "w+b"))
+    wanted = "doesn't take the resized pictures .*No space left.*, expected room for them: free some, or set"
+    with pytest.raises(OSError, match=wanted):
+        data.folder(tmp_path)
+
+
+def test_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "pictures").mkdir()
+    halves().save(tmp_path / "pictures" / "a.png")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    images = data.folder(tmp_path / "pictures")
+    assert len(images.images) == 1
+    del images
+    assert not list((tmp_path / "temporary").iterdir())

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from course_utils import runs
+from course_utils import data, runs
 from unit1 import train_unconditional
 
 ROOT = Path(__file__).parent.parent
@@ -220,7 +220,10 @@ def test_what_cannot_be_is_said_in_one_sentence(unbroken, tmp_path, capsys):
     assert {file: file.stat().st_mtime_ns for file in taken.rglob("*")} == before
 
 
-def test_an_image_folder_trains_and_names_what_it_skipped(tmp_path, capsys):
+def test_an_image_folder_trains_and_names_what_it_skipped(tmp_path, capsys, monkeypatch):
+    """Without ever asking for all pictures at once."""
+    images = data.StoredSet.images
+    monkeypatch.setattr(data.StoredSet, "images", images.getter(lambda _: pytest.fail("reads all pictures")))
     pictures, folder = tmp_path / "cats", tmp_path / "run"
     pictures.mkdir()
     for i in range(5):

@@ -75,7 +75,7 @@ def require_size(size: int, channels: list[int]) -> None:
 
 def network(options: argparse.Namespace, images: data.ImageSet) -> UNet2DModel:
     """A U-Net with attention at its lowest level alone: there it is cheap, and sees the whole picture."""
-    plain, colours = len(options.channels) - 1, images.images.shape[1]
+    plain, colours = len(options.channels) - 1, images.shape[1]
     return UNet2DModel(
         sample_size=options.size,
         in_channels=colours,

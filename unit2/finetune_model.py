@@ -44,9 +44,9 @@ def build(options: argparse.Namespace, load: script.Load):
     pipeline = open_pipeline(options.model)
     unet = pipeline.unet.float()
     images = load(unet.config.sample_size)
-    if images.images.shape[1] != unet.config.in_channels:
+    if images.shape[1] != unet.config.in_channels:
         raise ValueError(
-            f"got pictures with {images.images.shape[1]} channels for a model of "
+            f"got pictures with {images.shape[1]} channels for a model of "
             f"{unet.config.in_channels}, expected as many: choose pictures that are like the model's."
         )
     return images, unet, DDPMScheduler.from_config(pipeline.scheduler.config, clip_sample=True)

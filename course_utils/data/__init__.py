@@ -11,6 +11,7 @@ from torch import Tensor
 from course_utils.data.butterflies import BACKGROUNDS, COLOURS, PATTERNS, SHAPES
 from course_utils.data.folder import as_rgb, read_folder, square
 from course_utils.data.hub import download  # here, before `def hub`: a first import later would replace that
+from course_utils.data.stored import Stored
 from course_utils.messages import tr
 
 __all__ = [
@@ -35,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Pictures in memory.
+    """Pictures, in memory or, as those of a folder, on the disk.
 
     images: uint8, (N, C, size_px, size_px), 0..255; C is 1 or 3. labels: name -> int64, (N,). source: where
     they come from, for people. skipped: a sentence for each file that could not be used.
@@ -47,17 +48,56 @@ class ImageSet:
     skipped: tuple[str, ...] = ()
 
     def __len__(self):
-        return len(self.images)
+        return self.shape[0]
 
     def __getitem__(self, index) -> ImageSet:
         """The pictures at `index` (a slice, or a tensor of indices), as another set."""
         labels = {name: values[index] for name, values in self.labels.items()}
-        return replace(self, images=self.images[index], labels=labels)
+        return replace(self, images=self._part(index), labels=labels)
+
+    def _part(self, index):
+        return self.images[index]
+
+    def read(self, rows) -> Tensor:
+        """The pixels of the pictures at `rows` (whole numbers): uint8, (len(rows), C, size_px, size_px)."""
+        return self.images[rows]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, size_px, size_px)."""
+        return tuple(self.images.shape)
 
     @property
     def size_px(self) -> int:
         """Width and height."""
-        return self.images.shape[-1]
+        return self.shape[-1]
+
+
+class StoredSet(ImageSet):
+    """Pictures on the disk. `read` brings some of them into memory; `images` all, and there they stay."""
+
+    @property
+    def images(self) -> Tensor:
+        """All of them, uint8, (N, C, size_px, size_px)."""
+        if isinstance(self._pixels, Stored):
+            vars(self)["_pixels"] = self._pixels[:]
+        return self._pixels
+
+    @images.setter
+    def images(self, pixels: Tensor | Stored):
+        vars(self)["_pixels"] = pixels  # what ImageSet is made with
+
+    def _part(self, index):
+        return self._pixels.part(index) if isinstance(self._pixels, Stored) else self._pixels[index]
+
+    def read(self, rows) -> Tensor:
+        """The pixels of the pictures at `rows`, and only these: uint8, (len(rows), C, size_px, size_px)."""
+        return self._pixels[rows]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, size_px, size_px)."""
+        return tuple(self._pixels.shape)
 
 
 @dataclass(frozen=True)
@@ -140,9 +180,12 @@ def digits() -> ImageSet:
 
 
 def folder(path, *, size_px: int = 32, limit: int | None = None) -> ImageSet:
-    """Every usable picture below `path`, cut to a square and resized; unusable files are in `skipped`."""
+    """Every usable picture below `path`, cut to a square and resized; unusable files are in `skipped`.
+
+    The pictures stay on the disk, in a temporary file: training reads them batch by batch.
+    """
     images, skipped = read_folder(path, size_px, limit)
-    return ImageSet(torch.from_numpy(images), f"{len(images)} pictures from {path}", skipped=tuple(skipped))
+    return StoredSet(images, f"{images.shape[0]} pictures from {path}", skipped=tuple(skipped))
 
 
 def hub(name: str, *, size_px: int = 32, limit: int | None = None) -> ImageSet:
@@ -197,7 +240,7 @@ def _resized(images, size_px):
 
 def to_model(images: Tensor) -> Tensor:
     """uint8 0..255 -> float32 in [-1, 1], same shape."""
-    return images.float().div_(127.5).sub_(1)
+    return images.to(torch.float32, copy=True).div_(127.5).sub_(1)
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -232,7 +275,6 @@ class Batches:
             )
         self.images, self.batch_size, self.seed, self.flip = images, batch_size, seed, flip
         self.device, self.process, self.processes = device, process, processes
-        self.pixels = images.images.to(device)  # uint8: a batch is then cut out and scaled where it is needed
         self._epoch, self._order = -1, None  # the order of the pass at hand
 
     def indices(self, n: int) -> np.ndarray:
@@ -247,7 +289,7 @@ class Batches:
 
     def __call__(self, n: int) -> Tensor:
         """Batch n: (batch_size, C, H, W)."""
-        x = to_model(self.pixels[torch.from_numpy(self.indices(n)).to(self.device)])
+        x = to_model(self.images.read(self.indices(n)).to(self.device))  # it travels as uint8
         if self.flip:
             mirrored = np.random.default_rng((self.seed, n, self.process)).random(len(x)) < 0.5
             x = torch.where(torch.from_numpy(mirrored).to(self.device)[:, None, None, None], x.flip(-1), x)

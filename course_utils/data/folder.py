@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from course_utils.data.stored import Stored, store
 from course_utils.messages import tr
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a larger file is more likely a mistake than a photograph
 
 
-def read_folder(path, size_px: int, limit: int | None = None) -> tuple[np.ndarray, list[str]]:
-    """Read the pictures below `path`, in the order of their names.
+def read_folder(path, size_px: int, limit: int | None = None) -> tuple[Stored, list[str]]:
+    """Read the pictures below `path`, in the order of their names, one at a time.
 
-    Returns uint8 (N, 3, size_px, size_px), and a sentence for each picture file that was skipped. Raises
-    FileNotFoundError or NotADirectoryError for a wrong path and ValueError if no usable picture is left.
+    Returns them as (N, 3, size_px, size_px) on the disk, and a sentence for each picture file that was
+    skipped. Raises FileNotFoundError or NotADirectoryError for a wrong path, ValueError if no usable picture
+    is left, and OSError if the disk has no room.
     """
-    images, refused = [], []  # the latter: (name, reason)
-    for file in picture_files(path)[:limit]:
+    refused = []  # (name, reason)
+    images = store(_usable(path, size_px, limit, refused), (3, size_px, size_px))
+    return images, [tr("skipped {name}: {reason}.", name=name, reason=reason) for name, reason in refused]
+
+
+def _usable(path, size_px, limit, refused):
+    """The pictures that can be read, at least one; the others go to `refused`."""
+    none = True
+    for file in islice(picture_files(path), limit):
         try:
-            images.append(read_picture(file, size_px))
+            pixels = read_picture(file, size_px)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             refused.append((file.name, _reason(error, file)))
-    if not images:
+        else:
+            none = False
+            yield pixels
+    if none:
         name, reason = refused[0]
         raise ValueError(
             tr(
@@ -38,12 +54,10 @@ def read_folder(path, size_px: int, limit: int | None = None) -> tuple[np.ndarra
                 reason=reason,
             )
         )
-    sentences = [tr("skipped {name}: {reason}.", name=name, reason=reason) for name, reason in refused]
-    return np.stack(images), sentences
 
 
-def picture_files(path) -> list[Path]:
-    """The files below `path` whose names end like a picture's, sorted; hidden ones are left out."""
+def picture_files(path) -> Iterator[Path]:
+    """The files below `path` whose names end like a picture's, in order; hidden ones are left out."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
@@ -57,9 +71,10 @@ def picture_files(path) -> list[Path]:
         raise NotADirectoryError(
             tr("got {path}, which is a file, expected a folder: give the folder that holds it.", path=path)
         )
-    files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in ENDINGS and f.is_file()]
-    files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(path).parts)]
-    if not files:
+    found = None
+    for found in _below(path):
+        yield found
+    if found is None:
         raise ValueError(
             tr(
                 "got {path}, which holds no pictures, expected files ending in {endings}: put some there "
@@ -68,7 +83,19 @@ def picture_files(path) -> list[Path]:
                 endings=", ".join(ENDINGS),
             )
         )
-    return files
+
+
+def _below(folder):
+    """Of a large folder, no more than the names is in memory at once."""
+    names = []
+    with suppress(PermissionError):
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    for name in names:
+        file = folder / name
+        if file.is_dir() and not file.is_symlink():
+            yield from _below(file)
+        elif file.suffix.lower() in ENDINGS and file.is_file():
+            yield file
 
 
 def read_picture(file, size_px: int) -> np.ndarray:
