@@ -20,7 +20,8 @@ COLOURS = {
     "white": ((0.96, 0.96, 0.95), (0.33, 0.36, 0.46)),
 }
 PATTERNS = ("plain", "spots", "stripes", "rings")
-PERIOD = 0.33  # of every pattern: 10.5 of 64 pixels, so that eight-fold compression can carry it
+PERIOD = 0.33  # of stripes and rings: 10.5 of 64 pixels, so that eight-fold compression can carry them
+SPOTS_APART = 0.40  # from centre to centre: further, since spots must be told apart in two directions
 
 
 def require_drawable(count: int, size_px: int, smallest: int) -> None:
@@ -59,14 +60,20 @@ def marks(u: ndarray, v: ndarray, pattern: str, rng, px: float) -> ndarray:
         return np.zeros_like(u)
     if pattern == "rings":
         return cover(_wave(np.hypot(u, v) + shift[0] * np.float32(0.6)), px)
+    if pattern == "spots":  # they sit nearly alike on every part: where there is no order, none is learned
+        turn, shift = turn * 0.2, shift * np.float32(0.15)
     c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     u, v = c * u + s * v + shift[0], c * v - s * u + shift[1]
-    if pattern == "stripes":
-        return cover(_wave(u), px)
-    row = np.round(v / np.float32(PERIOD * 0.87))
-    across = u / np.float32(PERIOD) + row * np.float32(0.5)
-    across = (across - np.round(across)) * np.float32(PERIOD)
-    return cover(np.hypot(across, v - row * np.float32(PERIOD * 0.87)) - np.float32(PERIOD * 0.29), px)
+    return cover(_wave(u) if pattern == "stripes" else _spots(u, v), px)
+
+
+def _spots(u, v):
+    """Distance to discs in a hexagonal grid."""
+    row = np.round(v / np.float32(SPOTS_APART * 0.87))
+    across = u / np.float32(SPOTS_APART) + row * np.float32(0.5)
+    across = (across - np.round(across)) * np.float32(SPOTS_APART)
+    away = np.hypot(across, v - row * np.float32(SPOTS_APART * 0.87))
+    return away - np.float32(SPOTS_APART * 0.3)
 
 
 def _wave(x):
