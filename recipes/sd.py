@@ -1,6 +1,6 @@
 """Train the U-Net of `sd`, a StableDiffusionPipeline of the course's scenes, on the latents of its VAE.
 
-About an hour on 2 CPU cores; goes on where it was stopped.
+About two hours on 2 CPU cores; goes on where it was stopped.
 """
 
 from __future__ import annotations
