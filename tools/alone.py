@@ -136,6 +136,7 @@ def kernel(folder, python, git_config):
         "GIT_TERMINAL_PROMPT": "0",
         "PIP_NO_BUILD_ISOLATION": "0",  # pip reads this upside down: 0 is "no isolation", so no download
         "PIP_NO_INDEX": "1",
+        "TQDM_MININTERVAL": "1",  # nbval reads messages when a cell has ended; of thousands, some are dropped
         **notebooks.saved_scale(),
     }
     argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
