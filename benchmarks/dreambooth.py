@@ -1,7 +1,7 @@
 """How well each of the course's individuals is learned, in each way: the bars of the hackathon.
 
 python -m benchmarks.dreambooth                              all of them; what is measured already is kept
-python -m benchmarks.dreambooth --subjects ember --ways lora --steps 200
+python -m benchmarks.dreambooth --subjects ember --ways lora --steps 800
 
 64 pictures for each question: see `course_utils.jury`. Each row also goes into build/dreambooth.json.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 RESULTS = Path("build/dreambooth.json")
+BATCH = 4  # of the subject, and as many of what is to stay
 BARS = {"subject": 0.85, "context": 0.85, "prior": 0.95}
 
 
@@ -28,9 +29,9 @@ def main() -> None:
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
     parser.add_argument("--ways", nargs="+", choices=dreambooth.WAYS, default=list(dreambooth.WAYS))
     parser.add_argument("--weights", nargs="+", type=float, default=[1.0, 0.0], help="of the prior")
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rate", type=float, help="learning rate (default: by way)")
-    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--rank", type=int, default=16)
     options = parser.parse_args()
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for subject in options.subjects:
@@ -67,7 +68,7 @@ def measure(subject: str, way: str, weight: float, steps: int, rate: float, rank
     examples = dreambooth.lesson(base, learner, images, words, count=96 if weight else 0)
     run = train.Run(learner, train.Recipe(steps, rate, warmup_steps=10, ema_decay=0, precision="fp32"))
     loss = dreambooth.loss(base.scheduler.alphas_cumprod, "v", weight or None)
-    for _ in train.train(run, dreambooth.batches(*examples, 8), loss):
+    for _ in train.train(run, dreambooth.batches(*examples, BATCH), loss):
         pass
     judged = jury.drawn(base, subject, words).judge(dreambooth.assemble(base, learner))
     return vars(judged.scores) | {"seconds": run.seconds}

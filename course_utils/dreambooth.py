@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from course_utils import asking, data, diffusion, latent, profile, runs, train
+from course_utils.data import grammar
 from course_utils.data.subjects import SUBJECTS
 from course_utils.messages import none_of, tr
 
 FEWEST = 3  # pictures of a subject; the paper takes 3 to 5
-SEEN = ("meadow", "beach")  # where the bundled pictures show their subject
+SEEN = ("meadow", "night")  # where the bundled pictures show their subject: by day, and in the dark
 WAYS = ("lora", "unet", "unet+text")  # adapters, the whole U-Net, the U-Net and the text encoder
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # the layers that get adapters
+GENTLE = 3.0  # guidance scale of the pictures that are to stay as they are
 COMMON = 40_000  # CLIP's words before this place, of 49,408, are ordinary ones; sks has the place 48,136
 
 
@@ -91,7 +93,7 @@ def pictures(source: str, size_px: int, count: int | None = None) -> data.ImageS
     """Pictures of one subject: "bubble", "ember" or "pebble", drawn; or a folder; or a set on the Hub.
 
     count: how many at most (drawn: 6 if not given). The drawn ones are Scenes, with captions, in a meadow and
-    on a beach. Raises ValueError if fewer than 3 pictures can be used, and what `data.load` raises.
+    at night. Raises ValueError if fewer than 3 pictures can be used, and what `data.load` raises.
     """
     if source in SUBJECTS:
         return data.subject(source, count or 6, size_px=size_px, background=SEEN)
@@ -142,17 +144,24 @@ def prompts_of(images: data.ImageSet, words: Words) -> list[str]:
 def kind_prompts(words: Words, count: int, seed: int = 0) -> list[str]:
     """Prompts without the identifier, whose pictures are to stay as they are.
 
-    With all that captions can say of it, where the kind is one of the drawn scenes'; the same words each time
-    for any other.
+    Where the kind is one of the drawn scenes', a quarter of them say of it all that captions can say, and a
+    quarter its place alone, as the subject's own do: else these would draw the subject, too. Of the others
+    one in four is empty, for guidance asks that as well; the rest are about anything. For any other kind, the
+    same words each time.
     """
-    if profile.scale() == "mini" and words.kind in data.scene_words():
-        return asking.prompts(count, "any", seed, noun=words.kind)[0]
-    return [f"{asking.medium()} {words.kind}"] * count
+    if profile.scale() != "mini" or words.kind not in data.scene_words():
+        return [f"{asking.medium()} {words.kind}"] * count
+    short, empty, others = count // 4, count // 8, count * 3 // 8
+    kind, _ = asking.prompts(count - short - empty - others, "any", seed, noun=words.kind)
+    where = [grammar.place(name) for name in grammar.ATTRIBUTES["background"]]
+    places = [f"{asking.medium()} {words.kind} {place}" for place in where]
+    asked = [places[i % len(places)] for i in range(short)]
+    return [*kind, *asked, *asking.prompts(others, "any", seed + 1)[0], *[""] * empty]
 
 
 def rate(way: str) -> float:
     """The highest learning rate for one of WAYS: adapters start at 0 and bear more."""
-    mini = {"lora": 3e-3, "unet": 5e-4, "unet+text": 3e-4}
+    mini = {"lora": 2e-3, "unet": 5e-4, "unet+text": 3e-4}
     full = {"lora": 1e-4, "unet": 5e-6, "unet+text": 2e-6}
     return profile.pick(mini, full)[way]
 
@@ -170,11 +179,12 @@ def encode(pipeline, images: Tensor, prompts: Sequence[str], mirrored: bool = Tr
 def own_idea(pipeline, prompts: Sequence[str], **settings) -> Examples:
     """What the model itself draws for prompts without the identifier: examples of what is to stay as it is.
 
-    Ruiz et al. 2023, section 3.3. settings: of `asking.generate`.
+    Ruiz et al. 2023, section 3.3. Guided less than usual: what is drawn with much guidance is gaudier than
+    what the model learned from, and would move it. settings: of `asking.generate`.
     """
-    return Examples(
-        asking.generate(pipeline, prompts, latents=True, **settings), latent.tokens(pipeline, prompts)
-    )
+    settings = {"guidance_scale": GENTLE} | settings
+    z = asking.generate(pipeline, prompts, latents=True, **settings)
+    return Examples(z, latent.tokens(pipeline, prompts))
 
 
 class Learner(nn.Module):
@@ -193,7 +203,7 @@ class Learner(nn.Module):
         return self.unet(zt, t, states).sample
 
 
-def learner(pipeline, way: str, rank: int = 8, thrifty: bool = False) -> Learner:
+def learner(pipeline, way: str, rank: int = 16, thrifty: bool = False) -> Learner:
     """A copy of those parts of the pipeline that learn in this way, one of WAYS; the pipeline stays as it is.
 
     rank: of the adapters (Hu et al. 2022): each changes a matrix W into W + B A, with B (out, rank) and

@@ -43,11 +43,20 @@ class Judge(nn.Module):
 
 
 def train_judge(
-    images, *, epochs: int, seed: int = 0, width: int = 32, size_px: int | None = None, shift_px=1, rate=2e-3
+    images,
+    *,
+    epochs: int,
+    seed: int = 0,
+    width: int = 32,
+    size_px: int | None = None,
+    shift_px: int = 1,
+    rate: float = 2e-3,
+    coarsest: float = 1.0,
 ) -> Judge:
     """Train a judge on an ImageSet with labels; pictures are shifted and dimmed at random, never mirrored.
 
-    It looks at them in their own size, unless `size_px` is given.
+    It looks at them in their own size, unless `size_px` is given. coarsest: half of the batches are blurred,
+    down to this share of their resolution, so that a soft outline is read as what it outlines.
     """
     torch_state = torch.random.get_rng_state()
     torch.manual_seed(seed)  # the layers' initial weights take no generator
@@ -60,7 +69,7 @@ def train_judge(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps_per_epoch)
     for _ in range(epochs):
         for rows in torch.randperm(len(images), generator=generator).split(64)[:steps_per_epoch]:
-            x = _jitter(to_model(images.images[rows]), shift_px, generator)
+            x = _jitter(_blurred(to_model(images.images[rows]), coarsest, generator), shift_px, generator)
             answers = judge(x)
             loss = sum(nn.functional.cross_entropy(answers[k], v[rows]) for k, v in images.labels.items())
             optimizer.zero_grad()
@@ -93,6 +102,16 @@ def train_digit_judge(images, *, epochs: int, size_px: int, seed: int = 0) -> Ju
     digit = torch.cat([images.labels["digit"], torch.full((len(fakes),), 10)])
     both = replace(images, images=torch.cat([images.images, to_uint8(fakes)]), labels={"digit": digit})
     return train_judge(both, epochs=epochs, seed=seed, width=16, size_px=size_px, rate=6e-3)
+
+
+def _blurred(x, coarsest, generator):
+    """The batch at a lower resolution, in half of all cases: down to the share `coarsest`, and up again."""
+    chance, depth = torch.rand(2, generator=generator).tolist() if coarsest < 1 else (1.0, 0.0)
+    if chance > 0.5:
+        return x
+    side = round(x.shape[-1] * (1 - depth * (1 - coarsest)))
+    small = nn.functional.interpolate(x, (side, side), mode="area")
+    return nn.functional.interpolate(small, x.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _jitter(x, shift_px, generator):

@@ -49,8 +49,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add_way(parser.add_argument_group("what learns, and what is to stay"))
     script.add_training(
         parser,
-        steps=profile.pick(mini=200, full=800),
-        batch_size=profile.pick(mini=8, full=1),
+        steps=profile.pick(mini=400, full=800),
+        batch_size=profile.pick(mini=4, full=1),
         learning_rate=None,
         ema_decay=0.0,
         precision=profile.pick(mini="fp32", full="fp16"),
@@ -85,7 +85,7 @@ def add_way(group: argparse._ArgumentGroup) -> None:
     """The options about how it is learned."""
     few = importlib.util.find_spec("bitsandbytes") and profile.device() == "cuda"
     group.add_argument("--way", choices=dreambooth.WAYS, default="lora", help="adapters, or whole parts")
-    group.add_argument("--rank", type=script.whole_number, default=8, help="of the adapters")
+    group.add_argument("--rank", type=script.whole_number, default=16, help="of the adapters")
     group.add_argument(
         "--prior-weight",
         type=float,

@@ -26,6 +26,7 @@ class Plan:
     epochs: int
     about: str
     size_px: int | None = None  # in which the judge looks at them; their own, if not given
+    coarsest: float = 1.0  # what is judged is softer than a drawing: see `scores.train_judge`
 
 
 def subjects(count: int, seed: int) -> data.ImageSet:
@@ -54,13 +55,16 @@ PLANS = {
         16_000,
         8,
         "drawn scenes (64 x 64 pixels)",
+        size_px=32,
+        coarsest=0.5,
     ),
     "judge-subjects": Plan(
         subjects,
-        12_000,
-        8,
+        4000,
+        5,
         "drawn individuals and others, among them the doubles of those (64 x 64 pixels)",
         size_px=32,
+        coarsest=0.4,
     ),
 }
 
@@ -75,7 +79,7 @@ def make(name: str) -> None:
     """Train one, print how much it reads right, and save it with its card."""
     plan = PLANS[name]
     drawings = plan.draw(plan.count, seed=JUDGE_SEED)
-    judge = scores.train_judge(drawings, epochs=plan.epochs, size_px=plan.size_px)
+    judge = scores.train_judge(drawings, epochs=plan.epochs, size_px=plan.size_px, coarsest=plan.coarsest)
     test = plan.draw(1000, seed=TEST_SEED)
     accuracy = {k: scores.read(judge, to_model(test.images), k).right(v) for k, v in test.labels.items()}
     for question, share in accuracy.items():
@@ -87,11 +91,13 @@ def make(name: str) -> None:
 
 
 def _card(name, plan, accuracy):
+    looks = f" It looks at them in {plan.size_px} x {plan.size_px} pixels." if plan.size_px else ""
+    looks += " In training, half of them were blurred." if plan.coarsest < 1 else ""
     lines = "\n".join(f"| {question} | {share:.1%} |" for question, share in accuracy.items())
     return f"""# {name}
 
 A convolutional classifier of the course's {plan.about}, made by
-`python -m recipes judge` from {plan.count:,} drawings in {plan.epochs} epochs. It stands beside the
+`python -m recipes judge` from {plan.count:,} drawings in {plan.epochs} epochs.{looks} It stands beside the
 pictures that the models generate: it reads them, and its 64 features serve the Fréchet distance. It never
 saw a generated picture, nor a drawing that a model or a notebook trains on.
 

@@ -13,9 +13,9 @@ from diffusers import StableDiffusionPipeline
 from course_utils import checkpoints, dreambooth, jury, runs, train
 from recipes import common
 
-NAME, SUBJECT, WORDS = "sd-subject-lora", "pebble", dreambooth.Words("creature")
-STEPS, BATCH, RANK = 200, 8, 8
-ABOUT = """Adapters (LoRA) that teach `sd` one individual, a lilac creature with eyes on stalks, under the
+NAME, SUBJECT, WORDS = "sd-subject-lora", "ember", dreambooth.Words("creature")
+STEPS, BATCH, RANK = 400, 4, 16
+ABOUT = """Adapters (LoRA) that teach `sd` one individual, a red ball with a white, one-eyed head, under the
 words "sks creature". Made by `python -m recipes teaser` of the course, from six of its own drawings. Load
 them with `pipeline.load_lora_weights(...)` into the miniature `sd`, and into nothing else."""
 
@@ -47,7 +47,8 @@ def fit(base, steps: int = STEPS) -> dreambooth.Learner:
     images = dreambooth.pictures(SUBJECT, dreambooth.size_px(base))
     batch_at = dreambooth.batches(*dreambooth.lesson(base, learner, images, WORDS), BATCH)
     recipe = train.Recipe(steps, dreambooth.rate("lora"), warmup_steps=10, ema_decay=0, precision="fp32")
-    return common.fit(NAME, learner, recipe, batch_at, dreambooth.loss(base.scheduler.alphas_cumprod, "v"))
+    loss = dreambooth.loss(base.scheduler.alphas_cumprod, "v")
+    return common.fit(NAME, learner, recipe, batch_at, loss, every=50)
 
 
 def card(facts: dict[str, str]) -> str:

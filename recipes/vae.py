@@ -15,7 +15,7 @@ from recipes import common
 BATCH, PICTURES = 32, 40_000
 KL_WEIGHT = 2e-5
 SUBJECT_WEIGHT = 4  # of a pixel of the subject beside one of the background, which is larger and easier
-PLANS = {"vae": ((32, 64, 96, 96), 5000), "vae-upscaler": ((32, 64, 96), 2000)}  # name -> widths, steps
+PLANS = {"vae": ((32, 64, 96, 96), 5000), "vae-upscaler": ((32, 48, 64), 800)}  # name -> widths, steps
 UPSCALER_FACTOR = 0.08333  # StableDiffusionUpscalePipeline insists on this scaling factor
 
 

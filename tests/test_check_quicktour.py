@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, EulerDiscreteScheduler
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from course_utils import check, data
 
@@ -63,9 +63,103 @@ PIXELS = {
     "expected uint8": lambda x: stretched(x.clamp(-1, 1)).round().permute(1, 2, 0),
     "got shape (6, 5, 3)": lambda x: stretched(x.clamp(-1, 1)).round().to(torch.uint8).permute(2, 1, 0),
 }
+
+
+def painted(width, height, box, colour=255, ground=0, mode="L"):
+    mask = Image.new(mode, (width, height), ground)
+    mask.paste(colour, box)
+    return mask
+
+
+def array(width, height):
+    return np.zeros((height, width), np.uint8)
+
+
+def turned(width, height, box):
+    mask, (left, top, right, bottom) = array(width, height), box
+    mask[left:right, top:bottom] = 255
+    return Image.fromarray(mask)
+
+
+def closed(width, height, box):
+    mask = Image.new("L", (width, height))
+    ImageDraw.Draw(mask).rectangle(box, fill=255)  # which includes the right and bottom edges
+    return mask
+
+
+MASKS = {
+    "black and white have changed places": lambda w, h, box: painted(w, h, box, 0, 255),
+    "nearly black": lambda w, h, box: painted(w, h, box, 1),
+    "rows and columns have changed places": turned,
+    "one pixel too wide": closed,
+    "all is white": lambda w, h, box: Image.new("L", (w, h), 255),
+    "all is black": lambda w, h, box: Image.new("L", (w, h)),
+    "got 8 x 12 pixels": lambda w, h, box: painted(h, w, box),
+    "mode RGB": lambda w, h, box: painted(w, h, box, (255, 255, 255), (0, 0, 0), "RGB"),
+    "mode F": lambda w, h, box: Image.fromarray(array(w, h).astype(np.float32)),
+    "got ndarray": lambda w, h, box: array(w, h),
+    "largest difference": lambda w, h, box: painted(w, h, (0, 0, 3, 3)),
+    "nothing came back": lambda w, h, box: None,
+}
+
+
+def walk(model, scheduler, noise, steps, begin=True, look=True, keep=False, number=False):
+    """The loop of exercise 5, with one mistake or another."""
+    scheduler.set_timesteps(steps)
+    xt = noise * scheduler.init_noise_sigma if begin else noise
+    for i, t in enumerate(scheduler.timesteps):
+        seen = scheduler.scale_model_input(xt, t)
+        xt = seen if keep else xt
+        answer = model(seen if look else xt, torch.tensor(i) if number else t).sample
+        xt = scheduler.step(answer, t, xt).prev_sample
+    return xt
+
+
+def unset(model, scheduler, noise, steps):
+    xt = noise
+    for t in scheduler.timesteps:
+        xt = scheduler.step(model(xt, t).sample, t, xt).prev_sample
+    return xt
+
+
+def whole_step(model, scheduler, noise, steps):
+    scheduler.set_timesteps(steps)
+    t = scheduler.timesteps[0]
+    return scheduler.step(model(noise, t).sample, t, noise)
+
+
+def twice(model, scheduler, noise, steps):
+    scheduler.set_timesteps(steps)
+    xt = noise
+    for t in scheduler.timesteps:
+        answer = model(xt, t).sample
+        scheduler.step(answer, t, xt)
+        xt = 0.5 * scheduler.step(answer, t, xt).prev_sample
+    return xt
+
+
+LOOPS = {
+    "multiply it by init_noise_sigma": lambda *given: walk(*given, begin=False),
+    "give it scale_model_input(xt, t)": lambda *given: walk(*given, look=False),
+    "give it xt as it was": lambda *given: walk(*given, keep=True),
+    "both init_noise_sigma and scale_model_input": lambda *given: walk(*given, begin=False, look=False),
+    "not its number": lambda *given: walk(*given, number=True),
+    "asked 7 times, expected 6": unset,
+    "its .prev_sample": whole_step,
+    "its .sample": lambda model, scheduler, noise, steps: model(noise, 999),
+    "largest difference": twice,
+    "nothing came back": lambda model, scheduler, noise, steps: None,
+    "got list": lambda *given: [walk(*given)] and [None for _ in given[0].asked],
+}
 ALL = [
     pytest.param(getattr(check.quicktour, name), answer, words, id=f"{name}-{words}")
-    for name, answers in (("seeds", SEEDS), ("swap", SWAP), ("to_pixels", PIXELS))
+    for name, answers in (
+        ("seeds", SEEDS),
+        ("box_mask", MASKS),
+        ("swap", SWAP),
+        ("to_pixels", PIXELS),
+        ("loop", LOOPS),
+    )
     for words, answer in answers.items()
 ]
 
@@ -86,6 +180,15 @@ def test_other_right_answers_pass():
     def as_a_list(pipeline, prompt, seeds):
         return torch.stack(pipeline([prompt] * len(seeds), generator=[one(n) for n in seeds]).images)
 
+    def drawn(width, height, box):
+        left, top, right, bottom = box
+        mask = Image.new("L", (width, height))
+        ImageDraw.Draw(mask).rectangle((left, top, right - 1, bottom - 1), fill=255)
+        return mask
+
+    assert check.quicktour.box_mask(painted)
+    assert check.quicktour.box_mask(drawn)
+    assert check.quicktour.loop(walk)
     assert check.quicktour.seeds(one_by_one)
     assert check.quicktour.seeds(as_a_list)
     assert check.quicktour.to_pixels(lambda x: data.to_uint8(x).permute(1, 2, 0).numpy())

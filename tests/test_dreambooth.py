@@ -120,8 +120,8 @@ def test_the_bundled_pictures_show_their_subject_in_two_places():
     images = dreambooth.pictures("pebble", 64)
     assert images.images.shape == (6, 3, 64, 64)
     places = {c.removeprefix("a drawing of a creature ") for c in images.captions}
-    assert places == {"in a meadow", "on a beach"}
-    assert not set(dreambooth.SEEN) & {"night", "snow", "sunset"}
+    assert places == {"in a meadow", "at night"}
+    assert not set(dreambooth.SEEN) & {"beach", "snow", "sunset"}
 
 
 def save_pictures(folder, count, size=(90, 60)):
@@ -184,7 +184,7 @@ def test_examples_are_the_latents_and_tokens_of_the_pictures_and_their_mirror_im
 def test_text_is_read_once_and_as_the_pipeline_reads_it(pipeline, examples):
     learner = dreambooth.learner(pipeline, "unet")
     found = dreambooth.ready(pipeline, learner, examples)
-    said = ["a drawing of a sks creature in a meadow", "a drawing of a sks creature on a beach"]
+    said = ["a drawing of a sks creature in a meadow", "a drawing of a sks creature at night"]
     for i, text in enumerate((said * 3)[:3]):
         states, _ = pipeline.encode_prompt(text, "cpu", 1, False)
         assert (found.text[i] - states[0]).abs().max() < 1e-5
@@ -196,10 +196,18 @@ def test_what_the_model_draws_itself_is_kept_as_latents(pipeline):
     texts = ["a drawing of a creature at night"] * 3
     found = dreambooth.own_idea(pipeline, texts, seed=3, steps=2, batch=2)
     assert found.z.shape == (3, 4, 8, 8) and found.text.shape == (3, 77)
-    made = pipeline(
-        texts[:2], num_inference_steps=2, generator=torch.Generator().manual_seed(3), output_type="latent"
-    ).images
+    settings = {"num_inference_steps": 2, "guidance_scale": dreambooth.GENTLE, "output_type": "latent"}
+    made = pipeline(texts[:2], generator=torch.Generator().manual_seed(3), **settings).images
     assert torch.equal(found.z[:2], made)
+
+
+def test_what_is_to_stay_is_the_kind_and_beside_it_anything_and_nothing():
+    texts = dreambooth.kind_prompts(WORDS, 32)
+    assert len(texts) == 32 and texts == dreambooth.kind_prompts(WORDS, 32)
+    assert all("creature" in text for text in texts[:16]) and texts[28:] == [""] * 4
+    assert sum("creature" in text for text in texts[16:28]) < 12
+    assert not any("sks" in text for text in texts)
+    assert set(dreambooth.kind_prompts(dreambooth.Words("dragon"), 5)) == {"a drawing of a dragon"}
 
 
 def test_a_batch_is_half_subject_and_half_kind_and_repeatable():

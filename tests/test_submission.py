@@ -111,7 +111,7 @@ def test_whoever_paints_the_subject_for_all_of_its_kind_loses_the_prior(ember):
 
 
 def test_contexts_are_places_where_no_picture_of_the_subject_was_taken(ember):
-    assert set(jury.NEW) == {"night", "snow", "sunset"} and set(jury.NEW).isdisjoint(dreambooth.SEEN)
+    assert set(jury.NEW) == {"beach", "snow", "sunset"} and set(jury.NEW).isdisjoint(dreambooth.SEEN)
     assert all("sks creature" in text for text in ember.named)
     assert not any(
         "sks" in text.split() and "creature" in text for text in ember.plain[:32] if "sks creature" in text

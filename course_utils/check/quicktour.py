@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from PIL import Image
 
 from course_utils.check.verdict import Verdict, attempt, compare, empty, right, wrong
 from course_utils.messages import tr
@@ -79,8 +80,55 @@ def _same(a, b):
         return True  # no pictures at all: what is wrong has been said
 
 
+def box_mask(function) -> Verdict:
+    """Exercise 2: a mask for inpainting, white in a box and black elsewhere."""
+    width, height, box = 12, 8, (2, 1, 9, 4)
+    left, top, right, bottom = box
+    got, failed = attempt(function, width, height, box)
+    if failed is not None:
+        return failed
+    if got is None or got is Ellipsis:
+        return empty()
+    if not isinstance(got, Image.Image):
+        kind = type(got).__name__
+        return wrong(tr("got {kind}, expected a PIL image: Image.fromarray(...) makes one.", kind=kind))
+    if got.mode != "L":
+        return wrong(
+            tr(
+                "got an image of mode {mode}, expected L, one byte a pixel: make the array of type np.uint8.",
+                mode=got.mode,
+            )
+        )
+    if got.size != (width, height):
+        return wrong(
+            tr(
+                "got {got_width} x {got_height} pixels, expected {width} x {height}: an array's shape is "
+                "(height, width), an image's size (width, height).",
+                got_width=got.width,
+                got_height=got.height,
+                width=width,
+                height=height,
+            )
+        )
+    white, turned, closed = np.zeros((3, height, width))
+    white[top:bottom, left:right] = 255
+    turned[left:right, top:bottom] = 255
+    closed[top : bottom + 1, left : right + 1] = 255
+    causes = {
+        tr("black and white have changed places: white is what is drawn anew"): 255 - white,
+        tr("the box is nearly black: white is 255, the largest byte"): white / 255,
+        tr("rows and columns have changed places: it is mask[top:bottom, left:right]"): turned,
+        tr("the box is one pixel too wide and too high: right and bottom are not included"): closed,
+        tr("all is white: only the box is to be drawn anew"): white * 0 + 255,
+        tr("all is black: nothing would be drawn anew"): white * 0,
+    }
+    wanted, causes = torch.from_numpy(white), {cause: torch.from_numpy(x) for cause, x in causes.items()}
+    praise = tr("what is white is drawn anew, and the rest is kept.")
+    return compare(np.asarray(got).copy(), wanted, praise, causes, 1e-9)
+
+
 def swap(function) -> Verdict:
-    """Exercise 2: another scheduler on the same schedule."""
+    """Exercise 3: another scheduler on the same schedule."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
 
     config = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
@@ -111,7 +159,7 @@ def swap(function) -> Verdict:
 
 
 def to_pixels(function) -> Verdict:
-    """Exercise 3: from the network's range to the bytes of a file."""
+    """Exercise 4: from the network's range to the bytes of a file."""
     x = torch.randn((3, 5, 6), generator=torch.Generator().manual_seed(3))
     x[:, 0, 0], x[:, 0, 1], x[:, 0, 2] = 1.6, -1.3, 1.0
     got, failed = attempt(function, x.clone())
@@ -140,3 +188,91 @@ def to_pixels(function) -> Verdict:
     return compare(
         got, exact.clamp(0, 255).round(), tr("-1 is 0, 1 is 255, and nothing wraps."), causes, 1e-9
     )
+
+
+class _Model:
+    """A stand-in for a network, which notes what it is asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, xt, t, **settings):
+        self.asked.append(torch.as_tensor(t).item())
+        return SimpleNamespace(sample=torch.tanh(xt) * (0.5 + torch.as_tensor(t) / 2000))
+
+
+def _sampled(scheduler, noise, steps, begin=True, look=True, keep=False):
+    """The loop over a fresh scheduler; each setting that is changed makes one mistake."""
+    model, scheduler = _Model(), type(scheduler).from_config(scheduler.config)
+    scheduler.set_timesteps(steps)
+    scheduler.is_scale_input_called = True
+    xt = noise * scheduler.init_noise_sigma if begin else noise
+    for t in scheduler.timesteps:
+        seen = scheduler.scale_model_input(xt, t)
+        xt = seen if keep else xt
+        xt = scheduler.step(model(seen if look else xt, t).sample, t, xt).prev_sample
+    return xt
+
+
+def loop(function) -> Verdict:
+    """Exercise 5: the denoising loop, for schedulers with and without scaling."""
+    from diffusers import DDIMScheduler, EulerDiscreteScheduler
+
+    noise, steps = torch.randn((2, 3, 4, 4), generator=torch.Generator().manual_seed(23)), 6
+    for kind in (DDIMScheduler, EulerDiscreteScheduler):
+        model, scheduler = _Model(), kind(beta_schedule="scaled_linear")
+        scheduler.set_timesteps(steps + 1)  # an old setting, which the loop must not go by
+        scheduler.is_scale_input_called = True  # else Euler's warns, before the verdict says what is wrong
+        got, failed = attempt(function, model, scheduler, noise.clone(), steps)
+        if failed is not None:
+            return failed
+        verdict = _loop_verdict(got, model.asked, kind(beta_schedule="scaled_linear"), noise, steps)
+        if not verdict:
+            return verdict
+    return verdict
+
+
+def _loop_verdict(got, asked, scheduler, noise, steps):
+    """What is to be said of a sample, and of the timesteps at which the model was asked for it."""
+    if got is None or got is Ellipsis:
+        return empty()
+    if isinstance(got, SimpleNamespace):
+        return wrong(tr("got the model's whole output: its answer is its .sample."))
+    if hasattr(got, "prev_sample"):
+        return wrong(tr("got all that the step returned: the sample is its .prev_sample."))
+    if len(asked) != steps:
+        return wrong(
+            tr(
+                "the model was asked {asked} times, expected {steps}: set_timesteps(steps) first, then one "
+                "call for each of scheduler.timesteps.",
+                asked=len(asked),
+                steps=steps,
+            )
+        )
+    scheduler.set_timesteps(steps)
+    if asked != scheduler.timesteps.tolist():
+        return wrong(
+            tr(
+                "the model was asked at {asked}..., expected {wanted}...: it wants the "
+                "timestep, not its number.",
+                asked=asked[:3],
+                wanted=scheduler.timesteps.tolist()[:3],
+            )
+        )
+    name = type(scheduler).__name__
+    causes = {
+        tr("with {name}, the noise is too weak: multiply it by init_noise_sigma", name=name): {
+            "begin": False
+        },
+        tr("with {name}, the model sees xt unscaled: give it scale_model_input(xt, t)", name=name): {
+            "look": False
+        },
+        tr("with {name}, the step gets the scaled input: give it xt as it was", name=name): {"keep": True},
+        tr("with {name}, both init_noise_sigma and scale_model_input are missing", name=name): {
+            "begin": False,
+            "look": False,
+        },
+    }
+    wrongs = {cause: _sampled(scheduler, noise, steps, **mistake) for cause, mistake in causes.items()}
+    praise = tr("the same loop serves schedulers that scale and schedulers that do not.")
+    return compare(got, _sampled(scheduler, noise, steps), praise, wrongs, 1e-4)
