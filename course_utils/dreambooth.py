@@ -22,9 +22,10 @@ from course_utils.data.subjects import SUBJECTS
 from course_utils.messages import none_of, tr
 
 FEWEST = 3  # pictures of a subject; the paper takes 3 to 5
-SEEN = ("meadow", "night")  # where the bundled pictures show their subject: by day, and in the dark
-WAYS = ("lora", "unet", "unet+text")  # adapters, the whole U-Net, the U-Net and the text encoder
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # the layers that get adapters
+SEEN = ("meadow", "night", "sunset")  # where the bundled pictures show their subject: by day, in the dark
+WAYS = ("lora", "unet", "unet+text")  # adapters in U-Net and text encoder, the whole U-Net, both whole
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # the layers that get adapters, in the U-Net
+READING = ("q_proj", "k_proj", "v_proj", "out_proj")  # and in the text encoder
 GENTLE = 3.0  # guidance scale of the pictures that are to stay as they are
 COMMON = 40_000  # CLIP's words before this place, of 49,408, are ordinary ones; sks has the place 48,136
 
@@ -92,8 +93,8 @@ class Words:
 def pictures(source: str, size_px: int, count: int | None = None) -> data.ImageSet:
     """Pictures of one subject: "bubble", "ember" or "pebble", drawn; or a folder; or a set on the Hub.
 
-    count: how many at most (drawn: 6 if not given). The drawn ones are Scenes, with captions, in a meadow and
-    at night. Raises ValueError if fewer than 3 pictures can be used, and what `data.load` raises.
+    count: how many at most (drawn: 6 if not given). The drawn ones are Scenes, with captions, in a meadow, at
+    night and at sunset. Raises ValueError if fewer than 3 pictures can be used, and what `data.load` raises.
     """
     if source in SUBJECTS:
         return data.subject(source, count or 6, size_px=size_px, background=SEEN)
@@ -136,26 +137,31 @@ def size_px(pipeline) -> int:
 
 
 def prompts_of(images: data.ImageSet, words: Words) -> list[str]:
-    """A prompt with the identifier for each picture: its caption's, if it has one."""
-    captions = getattr(images, "captions", [f"{asking.medium()} {words.kind}"] * len(images))
-    return [words.name(caption) for caption in captions]
+    """A prompt with the identifier for each picture; where they have captions, three.
+
+    Twice the caption's, and once that of the subject alone: what is said of a place would take the credit
+    for the subject else, and keep it there.
+    """
+    alone = [f"{asking.medium()} {words.kind}"] * len(images)
+    captions = list(getattr(images, "captions", []))
+    return [words.name(text) for text in (*captions, *captions, *alone)]
 
 
 def kind_prompts(words: Words, count: int, seed: int = 0) -> list[str]:
     """Prompts without the identifier, whose pictures are to stay as they are.
 
-    Where the kind is one of the drawn scenes', a quarter of them say of it all that captions can say, and a
-    quarter its place alone, as the subject's own do: else these would draw the subject, too. Of the others
-    one in four is empty, for guidance asks that as well; the rest are about anything. For any other kind, the
-    same words each time.
+    Where the kind is one of the drawn scenes', three eighths of them say as little of it as the subject's own
+    do, its place or not even that: else these would draw the subject, too. A quarter say all that captions
+    can say, and a quarter are about anything. The others are empty, for guidance asks that as well. For any
+    other kind, the same words each time.
     """
     if profile.scale() != "mini" or words.kind not in data.scene_words():
         return [f"{asking.medium()} {words.kind}"] * count
-    short, empty, others = count // 4, count // 8, count * 3 // 8
+    short, empty, others = count * 3 // 8, count // 8, count // 4
     kind, _ = asking.prompts(count - short - empty - others, "any", seed, noun=words.kind)
-    where = [grammar.place(name) for name in grammar.ATTRIBUTES["background"]]
-    places = [f"{asking.medium()} {words.kind} {place}" for place in where]
-    asked = [places[i % len(places)] for i in range(short)]
+    alone = f"{asking.medium()} {words.kind}"
+    least = [alone, *(f"{alone} {grammar.place(name)}" for name in grammar.ATTRIBUTES["background"])]
+    asked = [least[i % len(least)] for i in range(short)]
     return [*kind, *asked, *asking.prompts(others, "any", seed + 1)[0], *[""] * empty]
 
 
@@ -168,8 +174,11 @@ def rate(way: str) -> float:
 
 @torch.no_grad()
 def encode(pipeline, images: Tensor, prompts: Sequence[str], mirrored: bool = True) -> Examples:
-    """Pictures, uint8 (N, 3, H, W), with a prompt each, as examples; with `mirrored`, twice as many."""
-    x, prompts = data.to_model(images), list(prompts)
+    """Pictures, uint8 (N, 3, H, W), as examples; with `mirrored`, twice as many.
+
+    prompts: one for each, and then perhaps others for each, in the same order.
+    """
+    x, prompts = data.to_model(images).repeat(len(prompts) // len(images), 1, 1, 1), list(prompts)
     if mirrored:
         x, prompts = torch.cat([x, x.flip(-1)]), prompts * 2
     z = torch.cat([latent.encode(pipeline.vae, part).float() for part in x.split(4)])
@@ -213,12 +222,14 @@ def learner(pipeline, way: str, rank: int = 16, thrifty: bool = False) -> Learne
     if way not in WAYS:
         raise ValueError(none_of("way", way, WAYS))
     unet, text_encoder = copy.deepcopy(pipeline.unet), None
+    if way != "unet":
+        text_encoder = copy.deepcopy(pipeline.text_encoder)
     if way == "lora":
-        _add_adapters(unet, rank)
+        _add_adapters(unet, ATTENTION, rank)
+        _add_adapters(text_encoder, READING, rank)
     else:
-        unet.requires_grad_(True)
-    if way == "unet+text":
-        text_encoder = copy.deepcopy(pipeline.text_encoder).requires_grad_(True)
+        for part in filter(None, (unet, text_encoder)):
+            part.requires_grad_(True)
     if thrifty:
         unet.enable_gradient_checkpointing()
     made = Learner(unet, text_encoder)
@@ -226,12 +237,12 @@ def learner(pipeline, way: str, rank: int = 16, thrifty: bool = False) -> Learne
     return made
 
 
-def _add_adapters(unet, rank):
+def _add_adapters(part, layers, rank):
     from peft import LoraConfig
 
-    unet.requires_grad_(False)
-    settings = {"init_lora_weights": "gaussian", "target_modules": list(ATTENTION)}
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, **settings))
+    part.requires_grad_(False)
+    settings = {"init_lora_weights": "gaussian", "target_modules": list(layers)}
+    part.add_adapter(LoraConfig(r=rank, lora_alpha=rank, **settings))
 
 
 def _cast(parameters, dtype):
@@ -374,26 +385,39 @@ def save(learner: Learner, folder: str | Path) -> int:
     """
     folder = Path(folder)
     if hasattr(learner.unet, "peft_config"):
-        _save_adapters(learner.unet, folder)
-    else:
-        half = copy.deepcopy(learner.unet)
-        _cast(half.parameters(), torch.float16)
-        half.save_pretrained(folder / "unet")
+        _save_adapters(learner, folder)
+        return _size(folder)
+    half = copy.deepcopy(learner.unet)
+    _cast(half.parameters(), torch.float16)
+    half.save_pretrained(folder / "unet")
     if learner.text_encoder is not None:
         weights = {name: value.half() for name, value in learner.text_encoder.state_dict().items()}
         # half in the file alone: Transformers 5 would compute in what the configuration names
         learner.text_encoder.save_pretrained(folder / "text_encoder", state_dict=weights)
+    return _size(folder)
+
+
+def _size(folder):
     return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
 
 
-def _save_adapters(unet, folder):
+def _save_adapters(learner, folder):
     from diffusers import StableDiffusionPipeline
+
+    # Transformers 5 leaves out "text_model."; all versions of Diffusers read it
+    text = {
+        f"text_model.{name.removeprefix('text_model.')}": value
+        for name, value in _adapters(learner.text_encoder).items()
+    }
+    StableDiffusionPipeline.save_lora_weights(folder, _adapters(learner.unet), text_encoder_lora_layers=text)
+
+
+def _adapters(part):
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
-    weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-    weights = {name: value.half() for name, value in weights.items()}
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights)
+    weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(part))
+    return {name: value.half() for name, value in weights.items()}
 
 
 def load(pipeline, folder: str | Path):
@@ -407,7 +431,9 @@ def load(pipeline, folder: str | Path):
     adapters, encoder = folder / "pytorch_lora_weights.safetensors", folder / "text_encoder"
     if not adapters.exists():
         _put(parts["unet"], folder / "unet" / "diffusion_pytorch_model.safetensors")
-    if encoder.exists():
+    if adapters.exists():
+        parts["text_encoder"] = copy.deepcopy(pipeline.text_encoder)
+    elif encoder.exists():
         parts["text_encoder"] = _like(pipeline.text_encoder, encoder)
     changed = _same_kind(pipeline, parts)
     if adapters.exists():

@@ -46,11 +46,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Judged:
-    """The scores, and the pictures that were read, with the identifier and without: (N, 3, H, W)."""
+    """The scores, and the pictures that were read, with the identifier and without: (N, 3, H, W).
+
+    leak: of pictures for the same short prompts without the identifier, the share that show the subject.
+    """
 
     scores: Scores
     named: Tensor
     plain: Tensor
+    leak: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Jury:
     named, plain: prompts with and without the identifier. asked: which context each of `named` asks for.
     is_subject: pictures (N, 3, H, W) -> bool (N,). read_context: pictures -> int64, (N,). plain_right: the
     pictures of `plain` -> the share that is right. before: `plain_right` of the model before it learned.
+    short: the kind alone, in every place, for the leak; if there are none, `plain` serves.
     """
 
     named: tuple[str, ...]
@@ -69,15 +74,17 @@ class Jury:
     read_context: Callable[[Tensor], Tensor]
     plain_right: Callable[[Tensor], float]
     before: float
+    short: tuple[str, ...] = ()
 
     def judge(self, pipeline, **settings) -> Judged:
         """Let a pipeline draw, and score it. settings: of `asking.generate`."""
         named, plain = (_draw(pipeline, texts, **settings) for texts in (self.named, self.plain))
         subject = self.is_subject(named).float().mean().item()
         context = (self.read_context(named) == self.asked).float().mean().item()
-        return Judged(
-            Scores(subject, context, self.plain_right(plain) / max(self.before, 1e-6)), named, plain
-        )
+        short = _draw(pipeline, self.short, **settings) if self.short else plain
+        leak = self.is_subject(short).float().mean().item()
+        kept = self.plain_right(plain) / max(self.before, 1e-6)
+        return Judged(Scores(subject, context, kept), named, plain, leak)
 
 
 def _draw(pipeline, texts, **settings):
@@ -121,6 +128,8 @@ def drawn(base, subject: str, words: Words, count: int = COUNT, **settings) -> J
     halves = [asking.prompts(half, "any", SEED, **flat), asking.prompts(len(place) - half, "any", SEED + 1)]
     wanted = {name: torch.cat([values[name] for _, values in halves]) for name in grammar.ATTRIBUTES}
     plain = tuple(text for texts, _ in halves for text in texts)
+    everywhere = [grammar.place(name) for name in grammar.ATTRIBUTES["background"]]
+    short = [f"{asking.medium()} {words.kind} {where}" for where in everywhere]
 
     def plain_right(y):
         hits = asking.right(scene, y, wanted)
@@ -134,6 +143,7 @@ def drawn(base, subject: str, words: Words, count: int = COUNT, **settings) -> J
         read_context=lambda x: scores.read(scene, x, "background").answer,
         plain_right=plain_right,
         before=plain_right(_draw(base, plain, **settings)),
+        short=tuple(short[i % len(short)] for i in range(max(1, count // 4))),
     )
 
 

@@ -86,7 +86,7 @@ def test_whoever_paints_the_subject_where_it_is_asked_gets_full_marks(ember):
     assert judged.scores.subject >= 0.98 and judged.scores.context >= 0.95
     assert judged.scores.prior == pytest.approx(1, abs=0.03) and ember.before > 0.95
     assert judged.named.shape == judged.plain.shape == (64, 3, 64, 64)
-    assert judged.scores.total > 0.97
+    assert judged.scores.total > 0.97 and judged.leak == 0
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,11 @@ def test_whoever_paints_another_or_elsewhere_does_not(ember, painter, low):
 def test_whoever_paints_the_subject_for_all_of_its_kind_loses_the_prior(ember):
     found = ember.judge(Painter("ember", forgetful=True)).scores
     assert found.subject > 0.98 and found.prior < 0.9
+    assert ember.judge(Painter("ember", forgetful=True)).leak > 0.9
 
 
 def test_contexts_are_places_where_no_picture_of_the_subject_was_taken(ember):
-    assert set(jury.NEW) == {"beach", "snow", "sunset"} and set(jury.NEW).isdisjoint(dreambooth.SEEN)
+    assert set(jury.NEW) == {"beach", "snow"} and set(jury.NEW).isdisjoint(dreambooth.SEEN)
     assert all("sks creature" in text for text in ember.named)
     assert not any(
         "sks" in text.split() and "creature" in text for text in ember.plain[:32] if "sks creature" in text
