@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
     parser.add_argument("--ways", nargs="+", choices=dreambooth.WAYS, default=list(dreambooth.WAYS))
     parser.add_argument("--weights", nargs="+", type=float, default=[1.0, 0.0], help="of the prior")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=550)
     parser.add_argument("--rate", type=float, help="learning rate (default: by way)")
     parser.add_argument("--rank", type=int, default=16)
     options = parser.parse_args()
@@ -65,7 +65,7 @@ def measure(subject: str, way: str, weight: float, steps: int, rate: float, rank
     torch.manual_seed(0)
     learner = dreambooth.learner(base, way, rank)
     images = dreambooth.pictures(subject, dreambooth.size_px(base))
-    examples = dreambooth.lesson(base, learner, images, words, count=96 if weight else 0)
+    examples = dreambooth.lesson(base, learner, images, words, count=144 if weight else 0)
     run = train.Run(learner, train.Recipe(steps, rate, warmup_steps=10, ema_decay=0, precision="fp32"))
     loss = dreambooth.loss(base.scheduler.alphas_cumprod, "v", weight or None)
     for _ in train.train(run, dreambooth.batches(*examples, BATCH), loss):

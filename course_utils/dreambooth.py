@@ -137,37 +137,41 @@ def size_px(pipeline) -> int:
 
 
 def prompts_of(images: data.ImageSet, words: Words) -> list[str]:
-    """A prompt with the identifier for each picture; where they have captions, three.
+    """A prompt with the identifier for each picture; where they have captions, two.
 
-    Twice the caption's, and once that of the subject alone: what is said of a place would take the credit
-    for the subject else, and keep it there.
+    First the caption's, then that of the subject alone: what is said of a place would take the credit for the
+    subject else, and keep it there.
     """
     alone = [f"{asking.medium()} {words.kind}"] * len(images)
     captions = list(getattr(images, "captions", []))
-    return [words.name(text) for text in (*captions, *captions, *alone)]
+    return [words.name(text) for text in (*captions, *alone)]
 
 
 def kind_prompts(words: Words, count: int, seed: int = 0) -> list[str]:
     """Prompts without the identifier, whose pictures are to stay as they are.
 
     Where the kind is one of the drawn scenes', three eighths of them say as little of it as the subject's own
-    do, its place or not even that: else these would draw the subject, too. A quarter say all that captions
-    can say, and a quarter are about anything. The others are empty, for guidance asks that as well. For any
-    other kind, the same words each time.
+    do, its place or not even that, and mostly the places of its pictures: else these would draw the subject,
+    too. A quarter say all that captions can say, and a quarter are about anything. The others are empty, for
+    guidance asks that as well. For any other kind, the same words each time.
     """
     if profile.scale() != "mini" or words.kind not in data.scene_words():
         return [f"{asking.medium()} {words.kind}"] * count
     short, empty, others = count * 3 // 8, count // 8, count // 4
     kind, _ = asking.prompts(count - short - empty - others, "any", seed, noun=words.kind)
     alone = f"{asking.medium()} {words.kind}"
-    least = [alone, *(f"{alone} {grammar.place(name)}" for name in grammar.ATTRIBUTES["background"])]
+    where = grammar.ATTRIBUTES["background"]
+    placed = {name: f"{alone} {grammar.place(name)}" for name in where}
+    new = [text for name, text in placed.items() if name not in SEEN]
+    seen = [placed[name] for name in SEEN]
+    least = [*seen, alone, *new, alone, *seen, alone]
     asked = [least[i % len(least)] for i in range(short)]
     return [*kind, *asked, *asking.prompts(others, "any", seed + 1)[0], *[""] * empty]
 
 
 def rate(way: str) -> float:
     """The highest learning rate for one of WAYS: adapters start at 0 and bear more."""
-    mini = {"lora": 2e-3, "unet": 5e-4, "unet+text": 3e-4}
+    mini = {"lora": 2e-3, "unet": 5e-4, "unet+text": 5e-4}
     full = {"lora": 1e-4, "unet": 5e-6, "unet+text": 2e-6}
     return profile.pick(mini, full)[way]
 
@@ -261,7 +265,7 @@ def ready(pipeline, learner: Learner, examples: Examples) -> Examples:
 
 
 def lesson(
-    pipeline, learner: Learner, images: data.ImageSet, words: Words, count: int = 96
+    pipeline, learner: Learner, images: data.ImageSet, words: Words, count: int = 144
 ) -> tuple[Examples, Examples | None]:
     """What a learner is to learn, and what it is to keep: `count` of the model's own ideas; None for 0."""
     own = encode(pipeline, images.images, prompts_of(images, words))

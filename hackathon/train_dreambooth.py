@@ -49,7 +49,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add_way(parser.add_argument_group("what learns, and what is to stay"))
     script.add_training(
         parser,
-        steps=profile.pick(mini=400, full=800),
+        steps=profile.pick(mini=550, full=800),
         batch_size=profile.pick(mini=4, full=1),
         learning_rate=None,
         ema_decay=0.0,
@@ -93,7 +93,7 @@ def add_way(group: argparse._ArgumentGroup) -> None:
         help="of the pictures of its kind in the loss; 0: none are drawn",
     )
     group.add_argument(
-        "--prior-pictures", type=script.whole_number, default=profile.effort(mini=96, full=100),
+        "--prior-pictures", type=script.whole_number, default=profile.effort(mini=144, full=100),
         help="how many pictures of its kind the model draws beforehand",
     )  # fmt: skip
     group.add_argument(

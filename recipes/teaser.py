@@ -14,7 +14,7 @@ from course_utils import checkpoints, dreambooth, jury, runs, train
 from recipes import common
 
 NAME, SUBJECT, WORDS = "sd-subject-lora", "ember", dreambooth.Words("creature")
-STEPS, BATCH, RANK = 400, 4, 16
+STEPS, BATCH, RANK = 550, 4, 16
 ABOUT = """Adapters (LoRA) that teach `sd` one individual, a red ball with a white, one-eyed head, under the
 words "sks creature". Made by `python -m recipes teaser` of the course, from six of its own drawings. Load
 them with `pipeline.load_lora_weights(...)` into the miniature `sd`, and into nothing else."""
@@ -30,6 +30,7 @@ def build() -> None:
         "shows the individual, of 64 asked for": f"{judged.scores.subject:.1%}",
         "shows it in the place asked for": f"{judged.scores.context:.1%}",
         "accuracy kept without the identifier": f"{judged.scores.prior:.1%}",
+        "shows it where it was not asked for": f"{judged.leak:.1%}",
         "licence": "Apache-2.0",
     }
     for title, value in facts.items():
