@@ -265,7 +265,7 @@ def ready(pipeline, learner: Learner, examples: Examples) -> Examples:
 
 
 def lesson(
-    pipeline, learner: Learner, images: data.ImageSet, words: Words, count: int = 144
+    pipeline, learner: Learner, images: data.ImageSet, words: Words, count: int = 96
 ) -> tuple[Examples, Examples | None]:
     """What a learner is to learn, and what it is to keep: `count` of the model's own ideas; None for 0."""
     own = encode(pipeline, images.images, prompts_of(images, words))

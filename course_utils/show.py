@@ -195,7 +195,6 @@ def smooth(values: Sequence[float], window: int = 25) -> np.ndarray:
 
 def animation(frames: Sequence[Tensor], *, columns: int = 8, seconds: float = 4.0, scale: int = 3, alt: str):
     """An endless moving picture of frames, each (N, C, H, W); it rests on the last one."""
-
     pages = [Image.fromarray(mosaic(frame, columns)) for frame in frames]
     pages = [
         page.resize((page.width * scale, page.height * scale), Image.Resampling.NEAREST) for page in pages
