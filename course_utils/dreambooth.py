@@ -227,12 +227,13 @@ def learner(pipeline, way: str, rank: int = 16, thrifty: bool = False) -> Learne
         raise ValueError(none_of("way", way, WAYS))
     unet, text_encoder = copy.deepcopy(pipeline.unet), None
     if way != "unet":
-        text_encoder = copy.deepcopy(pipeline.text_encoder)
-    if way == "lora":
-        _add_adapters(unet, ATTENTION, rank)
-        _add_adapters(text_encoder, READING, rank)
-    else:
-        for part in filter(None, (unet, text_encoder)):
+        text_encoder = copy.deepcopy(getattr(pipeline, "text_encoder", None))
+    for part, layers in ((unet, ATTENTION), (text_encoder, READING)):
+        if part is None:
+            continue
+        if way == "lora":
+            _add_adapters(part, layers, rank)
+        else:
             part.requires_grad_(True)
     if thrifty:
         unet.enable_gradient_checkpointing()
@@ -409,10 +410,8 @@ def _save_adapters(learner, folder):
     from diffusers import StableDiffusionPipeline
 
     # Transformers 5 leaves out "text_model."; all versions of Diffusers read it
-    text = {
-        f"text_model.{name.removeprefix('text_model.')}": value
-        for name, value in _adapters(learner.text_encoder).items()
-    }
+    read = _adapters(learner.text_encoder) if learner.text_encoder is not None else {}
+    text = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in read.items()}
     StableDiffusionPipeline.save_lora_weights(folder, _adapters(learner.unet), text_encoder_lora_layers=text)
 
 
