@@ -36,7 +36,7 @@ class Picture(Figure):
         """The figure as the bytes of a PNG file."""
         canvas, buffer = FigureCanvasAgg(self), io.BytesIO()
         canvas.draw()  # savefig would draw everything twice
-        opaque = np.asarray(canvas.buffer_rgba())[..., :3]  # a fifth smaller than with an alpha channel
+        opaque = np.asarray(canvas.buffer_rgba())[..., :3]  # a tenth smaller than with an alpha channel
         Image.fromarray(np.ascontiguousarray(opaque)).save(buffer, "png", dpi=(DPI, DPI))
         return buffer.getvalue()
 

@@ -1,6 +1,5 @@
 """What notebook unit3/02 writes by hand equals Diffusers and Transformers; its maps find the thing."""
 
-import re
 from pathlib import Path
 
 import nbformat
@@ -9,6 +8,7 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline
 
 from course_utils import asking, attention, checkpoints, data, latent, text
+from tests import solutions
 
 PATH = Path(__file__).parents[1] / "unit3" / "02_stable_diffusion_deep_dive.ipynb"
 CELLS = {cell.id: cell for cell in nbformat.read(PATH, 4).cells}
@@ -37,9 +37,7 @@ def notebook(one_thread):
     patch.setenv("COURSE_REHEARSAL", "4")
     for name in DEFINING:
         exec(CELLS[name].source, space)
-    for name, cell in CELLS.items():
-        if name.endswith("-help"):
-            exec(re.search(r"```python\n(.*?)```", cell.source, re.S)[1], space)
+    solutions.run(CELLS, space)
     yield space
     patch.undo()
 

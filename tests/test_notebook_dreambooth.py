@@ -1,6 +1,5 @@
 """What notebook hackathon/dreambooth writes by hand equals what the package, and peft, use."""
 
-import re
 from pathlib import Path
 
 import nbformat
@@ -10,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from course_utils import diffusion, dreambooth
+from tests import solutions
 
 PATH = Path(__file__).parents[1] / "hackathon" / "dreambooth.ipynb"
 CELLS = {cell.id: cell for cell in nbformat.read(PATH, 4).cells}
@@ -22,9 +22,7 @@ def by_hand(one_thread):
     patch.setenv("COURSE_SCALE", "mini")
     for name in ("imports", "full-memory"):
         exec(CELLS[name].source, space)
-    for name, cell in CELLS.items():
-        if name.endswith("-help"):
-            exec(re.search(r"```python\n(.*?)```", cell.source, re.S)[1], space)
+    solutions.run(CELLS, space)
     yield space
     patch.undo()
 

@@ -1,6 +1,5 @@
 """What notebook unit2/01 writes by hand equals what the package uses."""
 
-import re
 from pathlib import Path
 
 import nbformat
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 from course_utils import data, diffusion, guidance
+from tests import solutions
 
 PATH = Path(__file__).parents[1] / "unit2" / "01_finetuning_and_guidance.ipynb"
 CELLS = {cell.id: cell for cell in nbformat.read(PATH, 4).cells}
@@ -22,9 +22,7 @@ def notebook(one_thread):
     for name in DEFINING:
         space |= {"samples": torch.zeros(1, 3, 32, 32), "real_flowers": torch.zeros(2, 3, 32, 32)}
         exec(CELLS[name].source, space)
-    for name, cell in CELLS.items():
-        if name.endswith("-help"):
-            exec(re.search(r"```python\n(.*?)```", cell.source, re.S)[1], space)
+    solutions.run(CELLS, space)
     yield space
     patch.undo()
 

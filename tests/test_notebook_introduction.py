@@ -1,6 +1,5 @@
 """What notebook 01 writes by hand equals what the package, and later notebooks, use."""
 
-import re
 from pathlib import Path
 
 import nbformat
@@ -9,6 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from course_utils import data, diffusion, train
+from tests import solutions
 
 PATH = Path(__file__).parents[1] / "unit1" / "01_introduction_to_diffusers.ipynb"
 CELLS = {cell.id: cell for cell in nbformat.read(PATH, 4).cells}
@@ -20,9 +20,7 @@ def by_hand():
     """The names that the imports and all solutions of the notebook define."""
     space = {}
     exec(CELLS["imports"].source, space)
-    for name, cell in CELLS.items():
-        if name.endswith("-help"):
-            exec(re.search(r"```python\n(.*?)```", cell.source, re.S)[1], space)
+    solutions.run(CELLS, space)
     return space
 
 

@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, DDPMPipeline, StableDiffusionPipeline
 
 from course_utils import checkpoints, data, diffusion
 from recipes import sd
-from tests import untrained
+from tests import solutions, untrained
 
 PATH = Path(__file__).parents[1] / "unit1" / "00_quicktour.ipynb"
 CELLS = {cell.id: cell for cell in nbformat.read(PATH, 4).cells}
@@ -30,9 +30,7 @@ def by_hand():
     """The names that the imports and all solutions of the notebook define."""
     space = {}
     exec(CELLS["imports"].source, space)
-    for name, cell in CELLS.items():
-        if name.endswith("-help"):
-            exec(re.search(r"```python\n(.*?)```", cell.source, re.S)[1], space)
+    solutions.run(CELLS, space)
     return space
 
 

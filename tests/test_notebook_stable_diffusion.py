@@ -1,6 +1,5 @@
 """What notebook unit3/01 writes by hand: against the pipelines of Diffusers, and against the package."""
 
-import re
 from pathlib import Path
 
 import nbformat
@@ -16,6 +15,7 @@ from diffusers import (
 
 from course_utils import asking, checkpoints, data, diffusion, latent
 from recipes import depth, sd, upscaler, vae
+from tests import solutions
 from tests.untrained import pipeline, shades
 
 PATH = Path(__file__).parents[1] / "unit3" / "01_stable_diffusion_introduction.ipynb"
@@ -68,9 +68,7 @@ def notebook(one_thread):
         source = CELLS[name].source
         exec(source if rest is None else source[: source.index(f"\n{rest}")], space)
     space["BATCH"] = 8
-    for name, cell in CELLS.items():
-        if name.endswith("-help"):
-            exec(re.search(r"```python\n(.*?)```", cell.source, re.S)[1], space)
+    solutions.run(CELLS, space)
     yield space
     patch.undo()
 
