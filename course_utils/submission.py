@@ -154,7 +154,7 @@ def card(entry: Entry, prompts: Sequence[str], size: int) -> str:
         "way": f"{entry.way}, {size / 1e6:.2f} MB",
         "licence of the pictures": entry.licence,
         "shows the subject": f"{entry.scores.subject:.0%}",
-        "shows it in the place asked for": f"{entry.scores.context:.0%}",
+        "shows the place asked for": f"{entry.scores.context:.0%}",
         "accuracy kept without the identifier": f"{entry.scores.prior:.0%}",
     }
     rows = "\n".join(f"| {name} | {escaped(value)} |" for name, value in facts.items())

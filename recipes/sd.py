@@ -60,12 +60,9 @@ def read_captions(text_encoder, tokenizer, captions) -> torch.Tensor:
 def conditions(scenes, name: str = "vae") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of the training scenes: latents of the VAE `name` with a variance of 1, their captions' states, and
     those of the empty caption."""
-    auto, (text_encoder, tokenizer) = vae.load(name), clip.load()
-    latents = common.kept(
-        f"{name}-latents", lambda: vae.encode(auto, scenes.images) * auto.config.scaling_factor
-    )
+    text_encoder, tokenizer = clip.load()
     text = common.kept("clip-states", lambda: read_captions(text_encoder, tokenizer, scenes.captions))
-    return latents, text, read_captions(text_encoder, tokenizer, [""])
+    return vae.latents(name, scenes.images), text, read_captions(text_encoder, tokenizer, [""])
 
 
 def batch_at(n: int, latents, text, empty, *beside) -> tuple[torch.Tensor, ...]:

@@ -28,7 +28,7 @@ def build() -> None:
     judged = jury.drawn(base, SUBJECT, WORDS).judge(dreambooth.assemble(base, learner))
     facts = {
         "shows the individual, of 64 asked for": f"{judged.scores.subject:.1%}",
-        "shows it in the place asked for": f"{judged.scores.context:.1%}",
+        "shows the place asked for": f"{judged.scores.context:.1%}",
         "accuracy kept without the identifier": f"{judged.scores.prior:.1%}",
         "shows it where it was not asked for": f"{judged.leak:.1%}",
         "licence": "Apache-2.0",

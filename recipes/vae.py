@@ -16,6 +16,10 @@ BATCH, PICTURES = 32, 40_000
 KL_WEIGHT = 2e-5
 SUBJECT_WEIGHT = 4  # of a pixel of the subject beside one of the background, which is larger and easier
 PLANS = {"vae": ((32, 64, 96, 96), 5000), "vae-upscaler": ((32, 48, 64), 800)}  # name -> widths, steps
+DECODER = train.Recipe(
+    steps=2400, learning_rate=7e-4, warmup_steps=100, ema_decay=0.998, weight_decay=1e-3
+)  # once more, alone
+LATENT_NOISE = 0.07  # as large as the posterior's
 UPSCALER_FACTOR = 0.08333  # StableDiffusionUpscalePipeline insists on this scaling factor
 
 
@@ -42,17 +46,29 @@ def loss(vae, batch, generator):
     x, weight = batch
     posterior = vae.encode(x).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator, device=x.device)
-    error = vae.decode(posterior.mean + posterior.std * noise).sample.float() - x
+    errors = visible(vae.decode(posterior.mean + posterior.std * noise).sample.float() - x, weight)
+    return errors + KL_WEIGHT * posterior.kl().float().mean()
+
+
+def visible(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """How much of an error (N, 3, H, W) is seen: in the pixels, and at the edges."""
     pixels = weight * (error.abs() + 2 * error.square())
     edges = weight[..., 1:, :] * error.diff(dim=2).abs(), weight[..., 1:] * error.diff(dim=3).abs()
-    errors = pixels.mean() + 0.5 * sum(edge.mean() for edge in edges)
-    return errors + KL_WEIGHT * posterior.kl().float().mean()
+    return pixels.mean() + 0.5 * sum(edge.mean() for edge in edges)
+
+
+def decoder_loss(decoder, batch, generator):
+    """As `loss`, of the decoder alone. batch: latents, as they are kept in runs/, pictures and weights."""
+    z, x, weight = batch
+    noise = torch.randn(z.shape, generator=generator, device=z.device)
+    return visible(decoder(z + LATENT_NOISE * noise).float() - x, weight)
 
 
 def build() -> None:
     """Train both, and save each with the scaling factor that gives its latents a variance of 1."""
     for name in PLANS:
         make(name)
+    finish_decoder()
 
 
 def make(name: str) -> None:
@@ -75,6 +91,24 @@ def make(name: str) -> None:
         size = 1 / UPSCALER_FACTOR
     vae.register_to_config(scaling_factor=round(1 / size, 5))
     vae.save_pretrained(common.RUNS / f"{name}-done")
+
+
+def finish_decoder() -> None:
+    """Train the decoder on, with the encoder as it is, so that what was trained on its latents stays right.
+
+    As was done for Stable Diffusion's: https://huggingface.co/stabilityai/sd-vae-ft-mse.
+    """
+    vae, scenes = load(), common.scenes(PICTURES)
+    z, scale = latents("vae", scenes.images), vae.config.scaling_factor
+
+    def batch_at(n):
+        chosen = common.rows(n, BATCH, PICTURES)
+        return z[chosen] / scale, data.to_model(scenes.images[chosen]), pixel_weights(scenes.masks[chosen])
+
+    decoder = nn.Sequential(vae.post_quant_conv, vae.decoder).train()
+    finished = common.fit("vae-decoder", decoder, DECODER, batch_at, decoder_loss)
+    decoder.load_state_dict(finished.state_dict())
+    vae.save_pretrained(common.RUNS / "vae-done")
 
 
 def pixel_weights(masks: torch.Tensor) -> torch.Tensor:
@@ -101,6 +135,12 @@ def load(name: str = "vae") -> AutoencoderKL:
 def encode(vae, images: torch.Tensor) -> torch.Tensor:
     """The posterior's means of uint8 pictures, not scaled: (N, 4, height, width)."""
     return torch.cat([vae.encode(data.to_model(part)).latent_dist.mean for part in images.split(100)])
+
+
+def latents(name: str, images: torch.Tensor) -> torch.Tensor:
+    """Of the training pictures, by the VAE `name`, with a variance of 1; kept in runs/."""
+    vae = load(name)
+    return common.kept(f"{name}-latents", lambda: encode(vae, images) * vae.config.scaling_factor)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """The recipes: every loss can be learned from, every untrained network fits its stock pipeline."""
 
+import copy
 import tempfile
 
 import pytest
@@ -67,6 +68,19 @@ def test_a_vae_has_the_promised_latents_and_learns(name, scenes):
     size = {"vae": 8, "vae-upscaler": 16}[name]
     assert vae.encode(network, scenes.images[:2]).shape == (2, 4, size, size)
     assert vae.rebuild(network, scenes.images[:2]).shape == (2, 3, 64, 64)
+
+
+def test_the_decoder_learns_on_alone(parts, scenes, monkeypatch):
+    from diffusers import AutoencoderKL
+
+    monkeypatch.setattr(common, "scenes", lambda count: scenes)
+    monkeypatch.setattr(vae, "PICTURES", len(scenes))
+    monkeypatch.setattr(vae, "DECODER", train.Recipe(steps=2, learning_rate=1e-3, warmup_steps=1))
+    before = copy.deepcopy(vae.load().state_dict())
+    vae.finish_decoder()
+    after = AutoencoderKL.from_pretrained(common.RUNS / "vae-done").state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"post_quant_conv", "decoder"}
 
 
 def test_a_pixel_of_the_subject_counts_four_times(scenes):
