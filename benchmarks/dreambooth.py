@@ -3,7 +3,8 @@
 python -m benchmarks.dreambooth                              all of them; what is measured already is kept
 python -m benchmarks.dreambooth --subjects ember --ways lora --steps 800
 
-64 pictures for each question: see `course_utils.jury`. Each row also goes into build/dreambooth.json.
+64 pictures for each question, 20 for the leak: see `course_utils.jury`. Each row also goes into
+build/dreambooth.json.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 RESULTS = Path("build/dreambooth.json")
 BATCH = 4  # of the subject, and as many of what is to stay
 BARS = {"subject": 0.85, "context": 0.85, "prior": 0.95}
+MOST_LEAK = 0.05
 
 
 def main() -> None:
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     options = parser.parse_args()
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known = {key: row for key, row in known.items() if "leak" in row}  # older rows: measured again
     for subject in options.subjects:
         for way in options.ways:
             for weight in options.weights:
@@ -49,9 +52,8 @@ def main() -> None:
 
 def told(row: dict[str, float], weight: float) -> str:
     """A row, with a mark for each bar that it misses."""
-    shares = (
-        f"{name} {row[name]:.1%}{' MISSED' * (weight > 0 and row[name] < bar)}" for name, bar in BARS.items()
-    )
+    missed = {name: row[name] < bar for name, bar in BARS.items()} | {"leak": row["leak"] > MOST_LEAK}
+    shares = (f"{name} {row[name]:.1%}{' MISSED' * (weight > 0 and bad)}" for name, bad in missed.items())
     return f"{', '.join(shares)}, {row['seconds']:.0f} s"
 
 

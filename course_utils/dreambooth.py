@@ -150,21 +150,17 @@ def prompts_of(images: data.ImageSet, words: Words) -> list[str]:
 def kind_prompts(words: Words, count: int, seed: int = 0) -> list[str]:
     """Prompts without the identifier, whose pictures are to stay as they are.
 
-    Where the kind is one of the drawn scenes', three eighths of them say as little of it as the subject's own
-    do, its place or not even that, and mostly the places of its pictures: else these would draw the subject,
-    too. A quarter say all that captions can say, and a quarter are about anything. The others are empty, for
-    guidance asks that as well. For any other kind, the same words each time.
+    Where the kind is one of the drawn scenes', a fifth of them say as little of it as the subject's own do,
+    the place of one of its pictures or not even that: else these would draw the subject, too. Two fifths say
+    all that captions can say, and a quarter are about anything. The others are empty, for guidance asks that
+    as well. For any other kind, the same words each time.
     """
     if profile.scale() != "mini" or words.kind not in data.scene_words():
         return [f"{asking.medium()} {words.kind}"] * count
-    short, empty, others = count * 3 // 8, count // 8, count // 4
+    short, empty, others = count // 5, count // 8, count // 4
     kind, _ = asking.prompts(count - short - empty - others, "any", seed, noun=words.kind)
     alone = f"{asking.medium()} {words.kind}"
-    where = grammar.ATTRIBUTES["background"]
-    placed = {name: f"{alone} {grammar.place(name)}" for name in where}
-    new = [text for name, text in placed.items() if name not in SEEN]
-    seen = [placed[name] for name in SEEN]
-    least = [*seen, alone, *new, alone, *seen, alone]
+    least = [*(f"{alone} {grammar.place(name)}" for name in SEEN), alone]
     asked = [least[i % len(least)] for i in range(short)]
     return [*kind, *asked, *asking.prompts(others, "any", seed + 1)[0], *[""] * empty]
 
@@ -298,16 +294,26 @@ def batches(
     return batch_at
 
 
+def timesteps(count: int, total: int, generator: torch.Generator) -> Tensor:
+    """Timesteps to learn from: int64 (count,), from 0 to total - 1.
+
+    At mini, t is as likely as it is large: what a picture shows is decided where noise hides nearly all of
+    it, and a few hundred steps see too little of that else. At full they are uniform, as published.
+    """
+    u = torch.rand(count, generator=generator, device=generator.device)
+    return (total * u.sqrt() if profile.scale() == "mini" else total * u).long().clamp(max=total - 1)
+
+
 def loss(alpha_bar: Tensor, prediction: str, prior_weight: float | None = 1.0) -> train.Loss:
     """The denoising loss with prior preservation (Ruiz et al. 2023, eq. 2), for batches of `collate`.
 
     The mean squared error of the first half, the subject's, plus prior_weight times that of the second half,
-    its kind's. None: there is no second half.
+    its kind's, at random `timesteps`. None: there is no second half.
     """
 
     def loss(model, batch, generator):
         z, text = batch
-        t = torch.randint(0, len(alpha_bar), (len(z),), generator=generator, device=z.device)
+        t = timesteps(len(z), len(alpha_bar), generator).to(z.device)
         eps = torch.randn(z.shape, generator=generator, device=z.device)
         output = model(diffusion.add_noise(z, eps, t, alpha_bar), t, text).float()
         error = (output - diffusion.target(z, eps, t, alpha_bar, prediction)).square()

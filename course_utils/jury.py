@@ -1,4 +1,4 @@
-"""How well a pipeline has learned a subject: three shares, read by judges that saw no generated picture."""
+"""How well a pipeline has learned a subject: four shares, read by judges that saw no generated picture."""
 
 from __future__ import annotations
 
@@ -27,34 +27,35 @@ def places() -> list[str]:
 
 @dataclass(frozen=True)
 class Scores:
-    """Three shares of pictures.
+    """Four shares.
 
-    subject: of those asked for with the identifier, how many show the subject. context: how many of them show
-    it where it was asked to be. prior: how much of the model's former accuracy is left for prompts without
-    the identifier; over 1 if it has grown.
+    subject: of pictures asked for with the identifier, how many show the subject. context: how many of them
+    show the place that was asked for. prior: how much of the model's former accuracy is left for prompts
+    without the identifier; over 1 if it has grown. leak: of pictures for short prompts without the
+    identifier, how many show the subject all the same; 0 is best.
     """
 
     subject: float
     context: float
     prior: float
+    leak: float
 
     @property
     def total(self) -> float:
-        """The geometric mean, the prior counting for 1 at most: what is bad cannot be made up for."""
-        return (self.subject * self.context * min(self.prior, 1.0)) ** (1 / 3)
+        """The geometric mean of subject, context, prior (1 at most) and 1 - leak.
+
+        What is bad in one cannot be made up for by the others.
+        """
+        return (self.subject * self.context * min(self.prior, 1.0) * (1 - self.leak)) ** (1 / 4)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The scores, and the pictures that were read, with the identifier and without: (N, 3, H, W).
-
-    leak: of pictures for the same short prompts without the identifier, the share that show the subject.
-    """
+    """The scores, and the pictures that were read, with the identifier and without: (N, 3, H, W)."""
 
     scores: Scores
     named: Tensor
     plain: Tensor
-    leak: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Jury:
         short = _draw(pipeline, self.short, **settings) if self.short else plain
         leak = self.is_subject(short).float().mean().item()
         kept = self.plain_right(plain) / max(self.before, 1e-6)
-        return Judged(Scores(subject, context, kept), named, plain, leak)
+        return Judged(Scores(subject, context, kept, leak), named, plain)
 
 
 def _draw(pipeline, texts, **settings):
@@ -116,7 +117,10 @@ def drawn(base, subject: str, words: Words, count: int = COUNT, **settings) -> J
 
     Contexts are the backgrounds that no picture of the subject shows. Half of the prompts without the
     identifier are about the same kind, the others about anything; what is right is read attribute by
-    attribute. count: pictures for each of the two questions. settings: of `asking.generate`.
+    attribute. The short prompts for the leak name the kind and a place, one after the other.
+
+    count: pictures for each of the two questions; for the leak, a sixteenth of it for each place, but at
+    least one. settings: of `asking.generate`.
     """
     require_known(subject, words)
     who, scene = scores.load_judge("judge-subjects"), scores.load_judge("judge-scenes")
@@ -143,7 +147,7 @@ def drawn(base, subject: str, words: Words, count: int = COUNT, **settings) -> J
         read_context=lambda x: scores.read(scene, x, "background").answer,
         plain_right=plain_right,
         before=plain_right(_draw(base, plain, **settings)),
-        short=tuple(short[i % len(short)] for i in range(max(1, count // 4))),
+        short=tuple(short) * max(1, count // 16),
     )
 
 
@@ -153,8 +157,8 @@ def by_clip(base, pictures: Tensor, words: Words, count: int = COUNT, **settings
     (Radford et al. 2021.) Its features tell places, too: so the directions in which sentences about places
     differ are taken out of them. A picture then shows the subject if it is closer to the mean of the given
     pictures than to the mean of those that the model drew of the kind before; its context is the one whose
-    sentence fits it best. A picture without the identifier is right if its context is, and it does not show
-    the subject. count, settings: see `drawn`.
+    sentence fits it best. A picture without the identifier is right if its context is; for the leak the same
+    pictures are read. count, settings: see `drawn`.
     """
     where = places()
     place = _spread(where, count)
@@ -173,7 +177,7 @@ def by_clip(base, pictures: Tensor, words: Words, count: int = COUNT, **settings
         return scores.read(reader, x).answer
 
     def plain_right(y):
-        return ((read_context(y) == place) & ~is_subject(y)).float().mean().item()
+        return (read_context(y) == place).float().mean().item()
 
     named = tuple(words.name(text) for text in plain)
     return Jury(named, place, plain, is_subject, read_context, plain_right, plain_right(before))

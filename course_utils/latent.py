@@ -1,7 +1,8 @@
 """The parts of Stable Diffusion's pipelines, one at a time, and what the pipelines do without saying so.
 
 Latents z are (B, C, H, W) with a variance of about 1: the VAE's own times its scaling factor (Rombach et al.
-2022, section D.1). Gradients pass through all of it unless the caller has switched them off.
+2022, appendix G; why it matters: D.1). Gradients pass through all of it unless the caller has switched them
+off.
 """
 
 from __future__ import annotations
@@ -178,10 +179,10 @@ def _about_strength(strength, steps) -> Iterator[str]:
     if strength is not None and start_step(steps, strength) == steps:
         yield tr(
             "Got strength={strength:g} with {steps} steps, which leaves none to take, expected at "
-            "least {least:g}: below that the answer is the picture itself.",
+            "least {least:g}: below that the pipeline fails, and only that of inpainting says why.",
             strength=strength,
             steps=steps,
-            least=1 / steps,
+            least=-(-1000 // steps) / 1000,  # rounded up: 3 * 0.333 is less than a step
         )
 
 

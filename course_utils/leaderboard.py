@@ -11,7 +11,7 @@ from torch import Tensor
 from course_utils import downloads, jury, runs, show, submission
 from course_utils.messages import tr
 
-TOLERANCE = 0.05  # by which a claim may lie above what is found: pictures differ a little between processors
+TOLERANCE = 0.05  # by which a claim may be better than what is found: pictures differ between processors
 SHOWN = 6  # samples of each entry
 WANTED = ("*.safetensors", "pictures/*.png", "README.md")  # of a submission on the Hub
 
@@ -113,12 +113,15 @@ def judge(found: Iterable[tuple[str, Path | Exception]], base) -> Iterator[Place
 
 
 def overclaimed(claimed: jury.Scores, found: jury.Scores) -> str | None:
-    """A sentence about the scores that a card claims and the submission does not reach, or None."""
+    """A sentence about the scores that a card claims and the submission does not reach, or None.
+
+    Of the leak, a claim that is too low is too good.
+    """
     found = asdict(found)
     over = [
         tr("{name} {claim:.0%}, found {found:.0%}", name=name, claim=claim, found=found[name])
         for name, claim in asdict(claimed).items()
-        if claim > found[name] + TOLERANCE
+        if round(found[name] - claim if name == "leak" else claim - found[name], 4) > TOLERANCE
     ]
     return tr("claims {scores}", scores="; ".join(over)) if over else None
 
@@ -134,8 +137,8 @@ def table(places: Iterable[Place]) -> str:
     """The ranking, and what is not in it, in Markdown."""
     fair, others = ranked(places)
     lines = [
-        "| | entry | theme | subject | way | subject | context | prior | total |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | entry | theme | subject | way | subject | context | prior | leak | total |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for rank, place in enumerate(fair, 1):
         told = (place.name, place.entry.theme, place.entry.subject, place.entry.way)
@@ -149,7 +152,10 @@ def table(places: Iterable[Place]) -> str:
 
 
 def draw(places: Iterable[Place]) -> show.Picture:
-    """The ranking as a picture: samples of each entry beside its three scores."""
+    """The ranking as a picture: samples of each entry beside its scores.
+
+    The leak, of which less is better, has a colour of its own.
+    """
     fair, others = ranked(places)
     told = [f"{i}. {p.name}: total {p.scores.total:.0%}" for i, p in enumerate(fair, 1)]
     alt = f"Ranking of {len(fair)} entries, {len(others)} not ranked. {'; '.join(told)}"
@@ -167,9 +173,10 @@ def draw(places: Iterable[Place]) -> show.Picture:
 def _bars(ax, scores):
     names = (*asdict(scores), "total")
     shares = (*asdict(scores).values(), scores.total)
-    colours = [show.COLOURS[0]] * 3 + [show.COLOURS[1]]
-    ax.barh(range(4), shares, color=colours, hatch=None)
-    ax.set(xlim=(0, 1.35), ylim=(3.5, -0.5), yticks=range(4), yticklabels=names, xticks=[])
+    colours = [show.COLOURS[{"leak": 2, "total": 1}.get(name, 0)] for name in names]
+    rows = range(len(names))
+    ax.barh(rows, shares, color=colours, hatch=None)
+    ax.set(xlim=(0, 1.35), ylim=(len(names) - 0.5, -0.5), yticks=rows, yticklabels=names, xticks=[])
     for y, share in enumerate(shares):
         ax.text(min(share, 1.2) + 0.02, y, f"{share:.0%}", va="center", fontsize=8)
     ax.spines[:].set_visible(False)

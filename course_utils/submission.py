@@ -156,6 +156,7 @@ def card(entry: Entry, prompts: Sequence[str], size: int) -> str:
         "shows the subject": f"{entry.scores.subject:.0%}",
         "shows the place asked for": f"{entry.scores.context:.0%}",
         "accuracy kept without the identifier": f"{entry.scores.prior:.0%}",
+        "shows the subject where it was not asked for": f"{entry.scores.leak:.0%}",
     }
     rows = "\n".join(f"| {name} | {escaped(value)} |" for name, value in facts.items())
     asked = "\n".join(f"- `{text}`" for text in dict.fromkeys(prompts))
@@ -189,23 +190,25 @@ def escaped(text) -> str:
 
 
 def _usage(entry):
-    begin = f'''from diffusers import StableDiffusionPipeline
-
-pipeline = StableDiffusionPipeline.from_pretrained("{entry.base}")'''
-    if entry.scale == "mini":
-        begin = """from diffusers import StableDiffusionPipeline
-
-from course_utils import checkpoints
-
-pipeline = checkpoints.load(StableDiffusionPipeline, "sd")"""
-    learned = 'place = "this folder or its Hub id"\n'
-    if entry.way == "lora":
-        learned += "pipeline.load_lora_weights(place)"
-    else:
-        learned += 'pipeline.unet = UNet2DConditionModel.from_pretrained(place, subfolder="unet")'
-    if entry.way == "unet+text":
-        learned += '\npipeline.text_encoder = CLIPTextModel.from_pretrained(place, subfolder="text_encoder")'
-    return f'{begin}\n{learned}\nimage = pipeline("a {entry.identifier} {entry.kind}").images[0]'
+    """Code that draws with a submission; what it imports is what it uses."""
+    mini, whole, text = entry.scale == "mini", entry.way != "lora", entry.way == "unet+text"
+    base = 'checkpoints.load(StableDiffusionPipeline, "sd")'
+    if not mini:
+        base = f'StableDiffusionPipeline.from_pretrained("{entry.base}")'
+    lines = {
+        "from diffusers import StableDiffusionPipeline" + ", UNet2DConditionModel" * whole: True,
+        "from transformers import CLIPTextModel": text,
+        "\nfrom course_utils import checkpoints": mini,
+        f"\npipeline = {base}": True,
+        'place = "this folder or its Hub id"': True,
+        "pipeline.load_lora_weights(place)": not whole,
+        'unet = UNet2DConditionModel.from_pretrained(place, subfolder="unet")': whole,
+        "pipeline.unet = unet.to(pipeline.device)": whole,
+        'text_encoder = CLIPTextModel.from_pretrained(place, subfolder="text_encoder")': text,
+        "pipeline.text_encoder = text_encoder.to(pipeline.device)": text,
+        f'image = pipeline("a {entry.identifier} {entry.kind}").images[0]': True,
+    }
+    return "\n".join(line for line, needed in lines.items() if needed)
 
 
 def read(folder: str | Path) -> Entry:

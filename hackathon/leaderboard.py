@@ -14,7 +14,7 @@ import sys
 from course_utils import checkpoints, leaderboard, profile, script, submission
 
 EXAMPLES = f"""examples:
-  python -m hackathon.leaderboard runs/submissions
+  python -m hackathon.leaderboard runs
   python -m hackathon.leaderboard {submission.TAG} --output runs/leaderboard
 """
 

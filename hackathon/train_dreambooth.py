@@ -125,7 +125,7 @@ class DreamBooth:
             )
         self.options, self.accelerator = options, accelerator
         self.words = dreambooth.Words(options.kind, options.identifier)
-        if not self.entry_with(jury.Scores(0, 0, 0)).own:  # what is wrong with it is better known now
+        if not self.entry_with(jury.Scores(0, 0, 0, 0)).own:  # what is wrong with it is better known now
             jury.require_known(options.subject, self.words)
         self.prompts = dreambooth.prompts_of(self.images, self.words)
         self.network = dreambooth.learner(self.base, options.way, options.rank, options.thrifty)
@@ -176,7 +176,7 @@ class DreamBooth:
     def finish(self, run, folder, settings):
         """The submission, with the scores that the leaderboard will find as well."""
         pipeline = dreambooth.assemble(self.base, run.ema)
-        judges = submission.jury_of(self.base, self.entry_with(jury.Scores(0, 0, 0)), self.images.images)
+        judges = submission.jury_of(self.base, self.entry_with(jury.Scores(0, 0, 0, 0)), self.images.images)
         judged = judges.judge(pipeline)
         place, entry = folder / "submission", self.entry_with(judged.scores)
         size = submission.write(

@@ -36,9 +36,9 @@ def subjects(count: int, seed: int) -> data.ImageSet:
     """
     nobody, styles = len(SUBJECTS), ("flat", "flat", "sketch", "neon")
     plan = [(name, count // 6, i) for i, name in enumerate(SUBJECTS)]
-    plan += [(name, count // 15, nobody) for name in DOUBLES]
+    plan += [(name, count // 20, nobody) for name in DOUBLES]
     drawn = [grammar.draw_subject(name, n, seed=seed, style=styles) for name, n, _ in plan]
-    creatures = count // 5
+    creatures = count // 10
     rest = count - creatures - sum(n for _, n, _ in plan)
     for n, noun in ((creatures, {"noun": "creature"}), (rest, {})):
         plan.append((None, n, nobody))
@@ -60,8 +60,8 @@ PLANS = {
     ),
     "judge-subjects": Plan(
         subjects,
-        4000,
-        5,
+        8000,
+        6,
         "drawn individuals and others, among them the doubles of those (64 x 64 pixels)",
         size_px=32,
         coarsest=0.4,

@@ -1,6 +1,6 @@
 """Train the U-Net of `sd`, a StableDiffusionPipeline of the course's scenes, on the latents of its VAE.
 
-About two hours on 2 CPU cores; goes on where it was stopped.
+About two and a half hours on 2 CPU cores; goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import nn
 from course_utils import diffusion, train
 from recipes import clip, common, score, vae
 
-STEPS, BATCH, PICTURES = 15_000, 64, 40_000
+STEPS, BATCH, PICTURES = 18_000, 64, 40_000
 UNSAID = 0.1  # share of pictures shown with the empty caption, for classifier-free guidance
 ABOUT = """Text to image and image to image: scenes of 64 x 64 pixels with a subject (butterfly, flower, fish,
 bird, mushroom, creature), a colour, a pattern, a background and a style."""

@@ -30,7 +30,7 @@ def build() -> None:
         "shows the individual, of 64 asked for": f"{judged.scores.subject:.1%}",
         "shows the place asked for": f"{judged.scores.context:.1%}",
         "accuracy kept without the identifier": f"{judged.scores.prior:.1%}",
-        "shows it where it was not asked for": f"{judged.leak:.1%}",
+        "shows it where it was not asked for": f"{judged.scores.leak:.1%}",
         "licence": "Apache-2.0",
     }
     for title, value in facts.items():

@@ -17,7 +17,7 @@ KL_WEIGHT = 2e-5
 SUBJECT_WEIGHT = 4  # of a pixel of the subject beside one of the background, which is larger and easier
 PLANS = {"vae": ((32, 64, 96, 96), 5000), "vae-upscaler": ((32, 48, 64), 800)}  # name -> widths, steps
 DECODER = train.Recipe(
-    steps=2400, learning_rate=7e-4, warmup_steps=100, ema_decay=0.998, weight_decay=1e-3
+    steps=4800, learning_rate=7e-4, warmup_steps=100, ema_decay=0.998, weight_decay=1e-3
 )  # once more, alone
 LATENT_NOISE = 0.07  # as large as the posterior's
 UPSCALER_FACTOR = 0.08333  # StableDiffusionUpscalePipeline insists on this scaling factor

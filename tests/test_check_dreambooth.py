@@ -74,6 +74,7 @@ def best(steps, subject, prior, floor):
 BEST = {
     "has forgotten too much": lambda s, a, b, f: s[max(range(len(s)), key=a.__getitem__)],
     "knows the subject less well": lambda s, a, b, f: s[0],
+    "keeps exactly the floor": lambda s, a, b, f: best(s, a, b, f + 1e-9),
     "its place in the list": lambda s, a, b, f: s.index(best(s, a, b, f)),
     "take the first": lambda s, a, b, f: s[
         max((i for i in range(len(s)) if b[i] >= f), key=lambda i: (a[i], i), default=0)

@@ -22,11 +22,20 @@ def shared(pipeline, prompt, seeds):
     return [pipeline(prompt, generator=generator).images[0] for _ in seeds]
 
 
+def reseeded(seeds):
+    generator = torch.Generator()
+    return [generator.manual_seed(seed) for seed in seeds]
+
+
 SEEDS = {
     "draw from one generator": lambda p, w, s: many(p, w, s, generator=one(s[0])),
     "second depends on the first": shared,
     "from the first seed": lambda p, w, s: many(p, w, s, generator=[one(s[0]) for _ in s]),
     "order of the seeds": lambda p, w, s: many(p, w, s, generator=[one(n) for n in sorted(s)]),
+    "its last seed counts": lambda p, w, s: many(p, w, s, generator=reseeded(s)),
+    "their places in the list": lambda p, w, s: many(p, w, s, generator=[one(i) for i in range(len(s))]),
+    "got 4 calls of the pipeline": lambda p, w, s: [p(w, generator=one(n)).images[0] for n in s],
+    "got pictures of 'a bird'": lambda p, w, s: many(p, "a bird", s, generator=[one(n) for n in s]),
     "other pictures": many,
     "its .images": lambda p, w, s: p(w, num_images_per_prompt=len(s), generator=[one(n) for n in s]),
     "ValueError: got 4 generators": lambda p, w, s: p(w, generator=[one(n) for n in s]).images,
@@ -103,10 +112,12 @@ MASKS = {
 }
 
 
-def walk(model, scheduler, noise, steps, begin=True, look=True, keep=False, number=False):
+def walk(model, scheduler, noise, steps, begin=True, look=True, keep=False, number=False, early=False):
     """The loop of exercise 5, with one mistake or another."""
+    sigma = scheduler.init_noise_sigma
     scheduler.set_timesteps(steps)
-    xt = noise * scheduler.init_noise_sigma if begin else noise
+    sigma = sigma if early else scheduler.init_noise_sigma
+    xt = noise * sigma if begin else noise
     for i, t in enumerate(scheduler.timesteps):
         seen = scheduler.scale_model_input(xt, t)
         xt = seen if keep else xt
@@ -140,6 +151,7 @@ def twice(model, scheduler, noise, steps):
 
 LOOPS = {
     "multiply it by init_noise_sigma": lambda *given: walk(*given, begin=False),
+    "read before set_timesteps": lambda *given: walk(*given, early=True),
     "give it scale_model_input(xt, t)": lambda *given: walk(*given, look=False),
     "give it xt as it was": lambda *given: walk(*given, keep=True),
     "both init_noise_sigma and scale_model_input": lambda *given: walk(*given, begin=False, look=False),
@@ -172,10 +184,7 @@ def test_a_usual_mistake_is_named(check_answer, answer, words):
 
 
 def test_other_right_answers_pass():
-    """One call for each seed, a list of prompts, a stacked tensor; a PIL image, a NumPy array."""
-
-    def one_by_one(pipeline, prompt, seeds):
-        return [pipeline(prompt, generator=one(seed)).images[0] for seed in seeds]
+    """A list of prompts, a stacked tensor; a PIL image, a NumPy array."""
 
     def as_a_list(pipeline, prompt, seeds):
         return torch.stack(pipeline([prompt] * len(seeds), generator=[one(n) for n in seeds]).images)
@@ -189,7 +198,6 @@ def test_other_right_answers_pass():
     assert check.quicktour.box_mask(painted)
     assert check.quicktour.box_mask(drawn)
     assert check.quicktour.loop(walk)
-    assert check.quicktour.seeds(one_by_one)
     assert check.quicktour.seeds(as_a_list)
     assert check.quicktour.to_pixels(lambda x: data.to_uint8(x).permute(1, 2, 0).numpy())
     picture = lambda x: Image.fromarray(np.ascontiguousarray(data.to_uint8(x).numpy().transpose(1, 2, 0)))  # noqa: E731

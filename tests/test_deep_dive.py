@@ -80,6 +80,14 @@ def test_three_faces_tell_their_numbers():
         explore.draw_three_faces(*ANSWERED, error=0.3)
 
 
+def test_the_label_of_the_timestep_lies_within_the_figure():
+    for drawn in (explore.draw_three_faces(*ANSWERED), explore.three_faces_sheet(*ANSWERED)):
+        drawn.draw_without_rendering()
+        labels = [ax.xaxis.label for figure in (drawn, *drawn.subfigs) for ax in figure.axes]
+        edges = [label.get_window_extent() for label in labels if label.get_text() == "t"]
+        assert edges and min(edge.y0 for edge in edges) >= 0
+
+
 # The mix of two prompts
 
 PROMPTS = ["dark", "bright", "blinding"]

@@ -204,8 +204,10 @@ def test_what_the_model_draws_itself_is_kept_as_latents(pipeline):
 def test_what_is_to_stay_is_the_kind_and_beside_it_anything_and_nothing():
     texts = dreambooth.kind_prompts(WORDS, 32)
     assert len(texts) == 32 and texts == dreambooth.kind_prompts(WORDS, 32)
-    assert all("creature" in text for text in texts[:16]) and texts[28:] == [""] * 4
-    assert sum("creature" in text for text in texts[16:28]) < 12
+    assert all("creature" in text for text in texts[:20]) and texts[28:] == [""] * 4
+    assert sum("creature" in text for text in texts[20:28]) < 8
+    short = {"a drawing of a creature" + place for place in ("", " in a meadow", " at night", " at sunset")}
+    assert set(texts[14:20]) == short
     assert not any("sks" in text for text in texts)
     assert set(dreambooth.kind_prompts(dreambooth.Words("dragon"), 5)) == {"a drawing of a dragon"}
 
@@ -225,6 +227,14 @@ def test_a_batch_is_half_subject_and_half_kind_and_repeatable():
 
 
 # --- the loss ---
+
+
+@pytest.mark.parametrize("scale, mean", [("mini", 2 / 3), ("full", 1 / 2)])
+def test_timesteps_lean_to_noise_at_mini_and_are_uniform_at_full(monkeypatch, scale, mean):
+    monkeypatch.setenv("COURSE_SCALE", scale)
+    t = dreambooth.timesteps(100_000, 1000, torch.Generator().manual_seed(0))
+    assert 0 <= t.min() < 10 and t.max() == 999
+    assert t.double().mean().item() / 1000 == pytest.approx(mean, abs=0.005)
 
 
 class Off(torch.nn.Module):
@@ -260,7 +270,7 @@ def test_the_loss_is_that_of_the_published_training_script(pipeline, examples):
     z, text = subject.z[:4], subject.text[:4]
     value = dreambooth.loss(ALPHA_BAR, "v", 0.5)(learner, (z, text), torch.Generator().manual_seed(5))
     generator = torch.Generator().manual_seed(5)
-    t = torch.randint(0, 1000, (4,), generator=generator)
+    t = dreambooth.timesteps(4, 1000, generator)
     eps = torch.randn(z.shape, generator=generator)
     scheduler = pipeline.scheduler
     from diffusers import DDPMScheduler

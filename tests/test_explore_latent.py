@@ -106,6 +106,12 @@ def test_an_unknown_scheduler_is_named_and_the_pipeline_left_alone(text_to_image
     assert text_to_image.scheduler is kept
 
 
+def test_one_step_is_not_called_steps(text_to_image):
+    drawn = explore.draw_prompt_explorer(text_to_image, "a fish", steps=1)
+    written = " ".join(text.get_text() for text in drawn.findobj(Text))
+    assert "1 step of DDIM" in written and "1 step of DDIM" in drawn.alt
+
+
 # The latent viewer
 
 

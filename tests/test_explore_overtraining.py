@@ -17,20 +17,35 @@ def judged():
         x[:, 0], x[:, 1] = red, green
         return x
 
-    shares = {0: (0, 0.2, 1.0), 40: (0.5, 0.6, 0.97), 80: (0.9, 0.8, 0.9), 120: (1.0, 0.7, 0.4)}
-    return {
-        step: Judged(Scores(*three), pictures(step / 120, -1.0), pictures(-1.0, 1 - step / 60))
-        for step, three in shares.items()
+    shares = {
+        0: (0, 0.2, 1.0, 0),
+        40: (0.5, 0.6, 0.97, 0.3),
+        80: (0.9, 0.8, 0.93, 0.9),
+        120: (1.0, 0.7, 0.4, 0.96),
     }
+    return {
+        step: Judged(Scores(*four), pictures(step / 120, -1.0), pictures(-1.0, 1 - step / 60))
+        for step, four in shares.items()
+    }
+
+
+def assert_whole(drawn):
+    """The legend lies inside the picture."""
+    box = drawn.axes[1].get_legend().get_window_extent(drawn.canvas.get_renderer())
+    assert box.x1 <= drawn.bbox.x1
 
 
 @pytest.mark.parametrize("step", [0, 80, 120])
 def test_it_tells_the_scores_of_the_step(judged, step):
     drawn = explore.draw_training_time(judged, step)
     assert_is_picture(drawn)
-    three = judged[step].scores
-    for share in (three.subject, three.context, three.prior):
+    scores = judged[step].scores
+    for share in vars(scores).values():
         assert f"{share:.0%}" in drawn.alt
+    assert f"{scores.leak:.0%} of the pictures for short prompts show the subject" in drawn.alt
+    curves = {line.get_label() for line in drawn.axes[1].lines if not line.get_label().startswith("_")}
+    assert curves == {"subject", "context", "prior", "leak"}
+    assert_whole(drawn)
     assert f"After {step} of 120 steps: of 10 pictures" in drawn.alt
 
 

@@ -24,6 +24,14 @@ def test_submodules_load_when_first_used():
     assert done.stdout.strip() == "('mini', 'full') False"
 
 
+def test_what_is_estimated_is_called_so(monkeypatch, capsys):
+    monkeypatch.setattr(hosting, "missing_requirements", list)
+    for scale in ("mini", "full"):
+        monkeypatch.setattr(hosting.os, "environ", {"COURSE_SCALE": scale})
+        hosting.start("unit1/00_quicktour")
+        assert ("estimates, not measured" in capsys.readouterr().out) == (scale == "full")
+
+
 @pytest.mark.parametrize(("scale", "other"), [("mini", "full"), ("full", "mini")])
 def test_start_prints_one_line(monkeypatch, capsys, scale, other):
     monkeypatch.setattr(hosting.os, "environ", {"COURSE_SCALE": scale})
@@ -95,3 +103,18 @@ def test_every_notebook_says_what_it_costs():
     assert names.keys() <= hosting.COSTS.keys()
     for name, path in names.items():
         assert f'course_utils.start(\\"{name}\\")' in path.read_text(encoding="utf-8")
+
+
+def shown(cost):
+    """A cost as the README's table has it."""
+    download = f"{cost.download_mb} MB" if cost.download_mb < 1000 else f"{cost.download_mb / 1000:.1f} GB"
+    needed = f"{cost.minutes:g} min, {cost.memory_gb:g} GB"
+    return f"{needed}, {download} to download" if cost.download_mb else needed
+
+
+def test_the_readme_says_what_each_notebook_costs():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| [") and ".ipynb)" in line]
+    said = {row[0].split("](")[1].removesuffix(".ipynb)"): row[2:4] for row in rows}
+    wanted = {name: [shown(cost["mini"]), shown(cost["full"])] for name, cost in hosting.COSTS.items()}
+    assert said == wanted

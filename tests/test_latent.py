@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import (
+    StableDiffusionDepth2ImgPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
@@ -10,6 +11,7 @@ from diffusers import (
 from PIL import Image
 
 from course_utils import data, diffusion, guidance, latent, show
+from recipes import depth
 from recipes.sd import UNCHECKED
 from tests.untrained import pipeline, shades
 
@@ -161,16 +163,35 @@ def test_guidance_up_to_1_is_off_and_reads_no_negative_prompt(text_to_image, sca
     assert "negative prompt" in found[-1] and len(found) == 1 + (scale < 1)
 
 
-@pytest.mark.parametrize(("steps", "strength"), [(25, 0), (10, 0.09)])
+@pytest.mark.parametrize(("steps", "strength", "least"), [(25, 0, 0.04), (10, 0.09, 0.1), (3, 0.333, 0.334)])
 def test_without_a_step_image_to_image_fails_and_the_caveat_says_why(
-    image_to_image, picture, steps, strength
+    image_to_image, picture, steps, strength, least
 ):
     with pytest.raises(Exception) as caught:  # which one depends on the version
         drawn(image_to_image, steps=steps, image=picture, strength=strength)
     assert "strength" not in str(caught.value)
     found = latent.caveats(image_to_image, PROMPT, strength=strength, num_inference_steps=steps)
-    the_one(found, f"strength={strength:g} with {steps} steps", f"at least {1 / steps:g}")
-    assert drawn(image_to_image, steps=steps, image=picture, strength=1 / steps).shape == (1, 3, 64, 64)
+    the_one(found, f"strength={strength:g} with {steps} steps", f"at least {least:g}: below", "fails")
+    assert drawn(image_to_image, steps=steps, image=picture, strength=least).shape == (1, 3, 64, 64)
+
+
+def test_of_the_pipelines_that_fail_without_a_step_only_inpainting_says_why(image_to_image, picture):
+    more = {"depth_estimator": depth.depth_network().eval(), "feature_extractor": depth.processor()}
+    by_depth = pipeline(StableDiffusionDepth2ImgPipeline, 5, **more)
+    for silent in (image_to_image, by_depth):
+        with pytest.raises(Exception) as caught:
+            drawn(silent, image=picture, strength=0)
+        assert "strength" not in str(caught.value)
+    inpainting = pipeline(StableDiffusionInpaintPipeline, 9, **UNCHECKED)
+    with pytest.raises(ValueError, match="strength"):
+        drawn(inpainting, image=picture, mask_image=picture.convert("L"), strength=0)
+
+
+def test_the_least_strength_of_the_caveat_takes_one_step():
+    for steps in range(1, 1001):
+        (said,) = latent._about_strength(0, steps)
+        least = float(said.split("at least ")[1].split(": below")[0])
+        assert latent.start_step(steps, least) == steps - 1
 
 
 def test_at_strength_1_the_source_no_longer_counts(image_to_image, picture):

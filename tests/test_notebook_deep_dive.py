@@ -15,6 +15,7 @@ CELLS = {cell.id: cell for cell in nbformat.read(PATH, 4).cells}
 DEFINING = (
     "imports",
     "parts",
+    "noise",
     "whole",
     "tools",
     "skip",
@@ -120,11 +121,20 @@ def test_solutions_are_what_the_package_does(notebook):
     assert (notebook["listening"](query, key) - wanted[0]).abs().max() < 1e-5
 
 
-def test_a_stronger_pull_ends_closer_to_blue(notebook):
-    far = [
-        notebook["to_blue"](notebook["steered"](notebook["FISH"], s, 11, 1)).item() for s in (0, 1000, 3000)
-    ]
-    assert far[0] > far[1] > far[2]
+def test_a_stronger_pull_ends_closer_to_blue_and_the_open_prompt_gives_way_first(notebook):
+    far = {
+        name: [notebook["to_blue"](notebook["steered"]([prompt], s, 11)).item() for s in (0, 300, 1000)]
+        for name, prompt in notebook["FISH"].items()
+    }
+    assert all(y[0] > y[1] > y[2] for y in far.values())
+    assert far["fish"][1] < far["red fish"][1] and far["fish"][2] < far["red fish"][2]
+
+
+def test_pictures_from_several_prompts_are_those_of_each_alone(notebook):
+    """What is said of six nouns in one batch would be said of each."""
+    prompts = list(notebook["FISH"].values())
+    both = notebook["steered"](prompts, 0, 11)
+    assert levels(both[:1], notebook["steered"](prompts[:1], 0, 11)) <= 2
 
 
 def test_the_maps_of_all_words_add_up_to_one(notebook):
@@ -134,22 +144,26 @@ def test_the_maps_of_all_words_add_up_to_one(notebook):
     assert (maps.sum(0) - 1).abs().max() < 1e-5
 
 
-def test_the_nouns_map_covers_the_subject(notebook):
+def test_the_nouns_map_covers_the_subject_and_follows_it(notebook):
     """Other scenes, as many, than those of the notebook."""
     space = dict(notebook)
     source = (
         CELLS["iou"].source.replace("seed=11", "seed=12").replace("profile.effort(mini=24, full=8)", "24")
     )
     exec(source, space)
-    exec(CELLS["iou-run"].source, space)
-    assert len(space["covered"]) == 24
-    assert space["covered"].mean() >= 0.5
+    for name in ("iou-run", "iou-follow"):
+        exec(CELLS[name].source, space)
+    covered, aside = space["covered"], space["aside"]
+    assert len(covered) == 24 and len(aside) == 8
+    assert covered.mean() >= 0.5
+    assert space["others"].mean() <= covered.mean() - 0.05
+    assert covered[aside].mean() > space["guessed"][aside].mean()
 
 
 def test_what_is_learned_is_one_vector_and_the_networks_stay(notebook):
     """Four steps move it; nothing else has a gradient."""
     space = dict(notebook)
-    for name in ("ti-data", "ti-train"):
+    for name in ("ti-data", "ti-loss", "ti-train"):
         exec(CELLS[name].source, space)
     start = notebook["pieces"].tokens.weight[space["SKS"]].clone()
     learned, losses = space["learn"](start, torch.Generator().manual_seed(0))

@@ -20,7 +20,7 @@ def by_hand(one_thread):
     """The names that the imports, the table of memory and all solutions of the notebook define."""
     patch, space = pytest.MonkeyPatch(), {}
     patch.setenv("COURSE_SCALE", "mini")
-    for name in ("imports", "full-memory"):
+    for name in ("imports", "full-memory", "full-table"):
         exec(CELLS[name].source, space)
     solutions.run(CELLS, space)
     yield space

@@ -7,9 +7,11 @@ import pytest
 import torch
 from diffusers import (
     EulerDiscreteScheduler,
+    PNDMScheduler,
     StableDiffusionDepth2ImgPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
     StableDiffusionUpscalePipeline,
 )
 
@@ -29,17 +31,19 @@ DEFINING = {
     "first": "picture = ",
     "draw": "BATCH = ",
     "judge": None,
+    "judge-hits": None,
     "requests": "prompts, asked",
-    "memory": "for name, part",
+    "memory": None,
     "vae": "scenes = ",
     "loss": "back = ",
     "states": "states = ",
     "unet": "fixed = ",
     "walk": None,
+    "text-to-image": None,
     "equal": "for name in",
-    "i2i": "NUMBER = ",
+    "i2i": None,
     "mask": "scenes = ",
-    "masking": "masked = ",
+    "masking": None,
     "nine": "inpainting = ",
     "depth": None,
 }
@@ -93,6 +97,21 @@ def test_our_scheduler_is_ddim_and_cuts_nothing(notebook):
     assert config.prediction_type == "v_prediction" and not config.clip_sample
     assert type(notebook["pipeline"].scheduler).__name__ == "DDIMScheduler"
     assert (notebook["SHRINKS"], notebook["SIZE"]) == (8, 64)
+
+
+@pytest.mark.parametrize("steps", [1, 6, 25])
+def test_the_published_schedule_begins_with_the_last_timestep_and_ends_without_noise(
+    notebook, monkeypatch, steps
+):
+    published = {"timestep_spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
+    published |= {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    made = pipeline(StableDiffusionPipeline, scheduler=PNDMScheduler(**published), **sd.UNCHECKED)
+    monkeypatch.setattr(checkpoints, "load", lambda loader, name: made)
+    scheduler = notebook["load"](StableDiffusionPipeline, "sd").scheduler
+    scheduler.set_timesteps(steps)
+    assert scheduler.timesteps.tolist() == diffusion.spaced_timesteps(steps)
+    assert scheduler.timesteps[0] == 999 and scheduler.final_alpha_cumprod == 1
+    assert scheduler.alphas_cumprod[-1].sqrt().item() == pytest.approx(0.068, abs=5e-4)  # as odd-say says
 
 
 def test_requests_ask_for_what_the_judge_reads(notebook):

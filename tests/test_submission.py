@@ -1,5 +1,6 @@
 """The hackathon: the juries, the submissions, and the leaderboard."""
 
+import copy
 import math
 import shutil
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from hackathon import leaderboard as script
 from tests.test_dreambooth import small
 
 WORDS = dreambooth.Words("creature")
-FULL_MARKS = jury.Scores(0.0, 0.0, 0.0)  # what anybody may claim
+MODEST = jury.Scores(0.0, 0.0, 0.0, 1.0)  # what anybody may claim
 TOKEN = "hf_" + "planted" * 5
 
 
@@ -86,7 +87,7 @@ def test_whoever_paints_the_subject_where_it_is_asked_gets_full_marks(ember):
     assert judged.scores.subject >= 0.98 and judged.scores.context >= 0.95
     assert judged.scores.prior == pytest.approx(1, abs=0.03) and ember.before > 0.95
     assert judged.named.shape == judged.plain.shape == (64, 3, 64, 64)
-    assert judged.scores.total > 0.97 and judged.leak == 0
+    assert judged.scores.total > 0.97 and judged.scores.leak == 0
 
 
 @pytest.mark.parametrize(
@@ -105,10 +106,18 @@ def test_whoever_paints_another_or_elsewhere_does_not(ember, painter, low):
     assert found.total < 0.4
 
 
-def test_whoever_paints_the_subject_for_all_of_its_kind_loses_the_prior(ember):
+def test_whoever_paints_the_subject_for_all_of_its_kind_gets_nothing(ember):
     found = ember.judge(Painter("ember", forgetful=True)).scores
     assert found.subject > 0.98 and found.prior < 0.9
-    assert ember.judge(Painter("ember", forgetful=True)).leak > 0.9
+    assert found.leak > 0.9 and found.total < 0.5
+
+
+@pytest.mark.parametrize(("count", "each"), [(64, 4), (32, 2), (10, 1), (1, 1)])
+def test_the_leak_is_looked_for_in_every_place(count, each):
+    short = jury.drawn(Painter(), "ember", WORDS, count).short
+    places = [grammar.place(name) for name in grammar.ATTRIBUTES["background"]]
+    assert len(short) == each * len(places)
+    assert all(short.count(f"a drawing of a creature {place}") == each for place in places)
 
 
 def test_contexts_are_places_where_no_picture_of_the_subject_was_taken(ember):
@@ -135,15 +144,18 @@ def test_clip_judges_any_other_subject(subject):
     right, wrong = own.judge(Painter(subject)).scores, own.judge(Painter()).scores
     assert right.subject > 0.85 and right.context > 0.9 and wrong.subject < 0.1
     assert right.prior == pytest.approx(1, abs=0.05)
-    assert own.judge(Painter(subject, forgetful=True)).scores.prior < 0.2
+    forgot = own.judge(Painter(subject, forgetful=True)).scores
+    assert forgot.leak > 0.8 and forgot.prior == pytest.approx(1, abs=0.05)
+    assert right.leak < 0.1
 
 
 def test_the_total_is_a_geometric_mean_in_which_the_prior_counts_for_one_at_most():
-    assert jury.Scores(0.5, 0.5, 0.5).total == pytest.approx(0.5)
-    assert jury.Scores(0.9, 0.8, 0.7).total == pytest.approx(
-        math.exp(sum(map(math.log, (0.9, 0.8, 0.7))) / 3)
+    assert jury.Scores(0.5, 0.5, 0.5, 0.5).total == pytest.approx(0.5)
+    assert jury.Scores(0.9, 0.8, 0.7, 0.4).total == pytest.approx(
+        math.exp(sum(map(math.log, (0.9, 0.8, 0.7, 0.6))) / 4)
     )
-    assert jury.Scores(1, 1, 1.2).total == 1 and jury.Scores(1, 0, 1).total == 0
+    assert jury.Scores(1, 1, 1.2, 0).total == 1
+    assert jury.Scores(1, 0, 1, 0).total == jury.Scores(1, 1, 1, 1).total == 0
 
 
 def test_latents_and_pictures_come_from_the_stock_pipeline():
@@ -180,7 +192,7 @@ def shaken(base, way="lora", seed=0):
     return learner
 
 
-def entry(subject="ember", claims=FULL_MARKS, way="lora", **changes):
+def entry(subject="ember", claims=MODEST, way="lora", **changes):
     told = {"theme": "animal", "licence": "CC0-1.0, drawn by the course", "words": WORDS} | changes
     return submission.entry(told["theme"], subject, told["words"], told["licence"], way, claims)
 
@@ -194,11 +206,11 @@ def submit(folder, base, told, pictures=None):
 
 @pytest.mark.parametrize("way", dreambooth.WAYS)
 def test_a_submission_is_read_and_drawn_from_again(base, quick, tmp_path, way):
-    told = entry(way=way, claims=jury.Scores(0.87654321, 0.5, 1.01))
+    told = entry(way=way, claims=jury.Scores(0.87654321, 0.5, 1.01, 0.25))
     size = submit(tmp_path / "mine", base, told)
     assert size == sum(f.stat().st_size for f in (tmp_path / "mine").rglob("*.safetensors"))
     again = submission.read(tmp_path / "mine")
-    assert again.scores == jury.Scores(0.8765, 0.5, 1.01)
+    assert again.scores == jury.Scores(0.8765, 0.5, 1.01, 0.25)
     assert again.words == WORDS and (again.theme, again.way, again.scale) == ("animal", way, "mini")
     _, judged = submission.judge(tmp_path / "mine", base, {})
     direct = submission.jury_of(base, told, None).judge(dreambooth.assemble(base, shaken(base, way)))
@@ -209,16 +221,18 @@ def test_a_submission_is_read_and_drawn_from_again(base, quick, tmp_path, way):
 def test_the_card_is_a_card_of_the_hub_with_all_that_is_asked(base, tmp_path):
     from huggingface_hub import ModelCard
 
-    told = entry(claims=jury.Scores(0.9, 0.8, 0.97), licence="CC-BY-4.0 | by me")
+    told = entry(claims=jury.Scores(0.9, 0.8, 0.97, 0.05), licence="CC-BY-4.0 | by me")
     submit(tmp_path / "mine", base, told)
     card = ModelCard.load(tmp_path / "mine" / "README.md")
     assert {"dreambooth", "lora", submission.TAG} <= set(card.data.tags)
-    assert card.data.to_dict()["dreambooth"]["scores"] == {"subject": 0.9, "context": 0.8, "prior": 0.97}
+    shares = {"subject": 0.9, "context": 0.8, "prior": 0.97, "leak": 0.05}
+    assert card.data.to_dict()["dreambooth"]["scores"] == shares
     for part in (
         "| theme | animal |",
         "ember, asked for as `sks creature`",
         "| licence of the pictures | CC-BY-4.0 \\| by me |",
         "| shows the subject | 90% |",
+        "| shows the subject where it was not asked for | 5% |",
         "- `a sks creature at night`",
         "load_lora_weights",
         "samples.png",
@@ -234,15 +248,39 @@ def test_the_card_is_a_card_of_the_hub_with_all_that_is_asked(base, tmp_path):
         ({"licence": "  "}, "got licence='  ', expected a line of 1 to 200"),
         ({"licence": "x" * 300}, "expected a line of 1 to 200"),
         ({"licence": "two\nlines"}, "expected a line"),
-        ({"claims": jury.Scores(-0.1, 0, 0)}, "the subject score -0.1"),
-        ({"claims": jury.Scores(0, math.nan, 0)}, "the context score nan"),
-        ({"claims": jury.Scores(0, 0, "1")}, "the prior score '1'"),
+        ({"claims": jury.Scores(-0.1, 0, 0, 0)}, "the subject score -0.1"),
+        ({"claims": jury.Scores(0, math.nan, 0, 0)}, "the context score nan"),
+        ({"claims": jury.Scores(0, 0, "1", 0)}, "the prior score '1'"),
+        ({"claims": jury.Scores(0, 0, 0, None)}, "the leak score None"),
         ({"way": "magic"}, "the way 'magic'"),
     ],
 )
 def test_what_no_entry_can_be(change, words):
     with pytest.raises(ValueError, match=words):
         entry(**change)
+
+
+@pytest.mark.parametrize("scale", ["mini", "full"])
+@pytest.mark.parametrize("way", dreambooth.WAYS)
+def test_the_code_on_the_card_draws_with_what_was_saved(base, quick, tmp_path, monkeypatch, way, scale):
+    monkeypatch.setenv("COURSE_SCALE", scale)
+    monkeypatch.setattr(checkpoints, "load", lambda kind, name: copy.deepcopy(base))
+    told, mine = entry(way=way), tmp_path / "mine"
+    submit(mine, base, told)
+    base.save_pretrained(tmp_path / "base")
+    code = (mine / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert (told.base in code) == (scale == "full") == ("checkpoints" not in code)
+    places = {told.base: tmp_path / "base", "this folder or its Hub id": mine}
+    for name, place in places.items():
+        code = code.replace(f'"{name}"', f'"{place.as_posix()}"')
+    done = {}
+    exec(code, done)
+    assert done["image"].size == (64, 64)
+    prompts, few = ["a drawing of a sks creature"] * 2, {"steps": 3, "seed": 5}
+    found = asking.generate(done["pipeline"], prompts, **few)
+    wanted = asking.generate(dreambooth.load(base, mine), prompts, **few)
+    assert (found - wanted).abs().max() < 1e-4
+    assert (found - asking.generate(base, prompts, **few)).abs().max() > 1e-3
 
 
 def test_a_submission_that_cannot_be_written_leaves_the_old_one(base, tmp_path, monkeypatch):
@@ -283,6 +321,7 @@ FAULTS = {
     "no yaml": (lambda f: (f / "README.md").write_text(f"---\na: [{submission.TAG}\n---\n"), "no YAML"),
     "no scores": (lambda f: rewrite(f, lambda t: t["dreambooth"].pop("scores")), "'scores:'"),
     "half scores": (lambda f: rewrite(f, lambda t: t["dreambooth"]["scores"].pop("prior")), "without prior"),
+    "no leak": (lambda f: rewrite(f, lambda t: t["dreambooth"]["scores"].pop("leak")), "without leak"),
     "no licence": (lambda f: rewrite(f, lambda t: t["dreambooth"].pop("licence")), "without licence"),
     "strange word": (
         lambda f: rewrite(f, lambda t: t["dreambooth"].update(identifier="a b")),
@@ -349,22 +388,31 @@ def test_the_order_is_by_total_then_by_name():
         return leaderboard.Place(name, scores=jury.Scores(*shares), reason=reason)
 
     places = [
-        place("c", 0.9, 0.9, 0.9),
-        place("b", 0.5, 0.5, 1),
-        place("a", 0.9, 0.9, 0.9),
-        place("cheat", 1, 1, 1, reason="claims too much"),
-        place("zero", 1, 1, 0),
+        place("c", 0.9, 0.9, 0.9, 0.1),
+        place("b", 0.5, 0.5, 1, 0),
+        place("a", 0.9, 0.9, 0.9, 0.1),
+        place("cheat", 1, 1, 1, 0, reason="claims too much"),
+        place("zero", 1, 1, 1, 1),
+        place("leaky", 1, 1, 1, 0.9),
     ]
-    assert [p.name for p in leaderboard.ranked(places)[0]] == ["a", "c", "b", "zero"]
+    assert [p.name for p in leaderboard.ranked(places)[0]] == ["a", "c", "b", "leaky", "zero"]
 
 
 def test_a_claim_may_be_a_little_too_high():
-    found = jury.Scores(0.9, 0.8, 0.95)
-    assert leaderboard.overclaimed(jury.Scores(0.95, 0.1, 0.95), found) is None
+    found = jury.Scores(0.9, 0.8, 0.95, 0.1)
+    assert leaderboard.overclaimed(jury.Scores(0.95, 0.1, 0.95, 0.1), found) is None
     assert (
-        leaderboard.overclaimed(jury.Scores(0.96, 0.9, 0.5), found)
+        leaderboard.overclaimed(jury.Scores(0.96, 0.9, 0.5, 0.1), found)
         == "claims subject 96%, found 90%; context 90%, found 80%"
     )
+
+
+def test_of_the_leak_a_claim_may_be_a_little_too_low():
+    """One picture of 20, as `mean` of float32 says it, is still a little."""
+    found = jury.Scores(1, 1, 1, torch.tensor([1.0] * 8 + [0.0] * 12).mean().item())
+    assert leaderboard.overclaimed(jury.Scores(1, 1, 1, 0.35), found) is None
+    assert leaderboard.overclaimed(jury.Scores(1, 1, 1, 1.0), found) is None
+    assert leaderboard.overclaimed(jury.Scores(1, 1, 1, 0.3), found) == "claims leak 30%, found 40%"
 
 
 def test_the_same_submission_gets_the_same_scores(board, base, quick):

@@ -43,3 +43,5 @@ def test_the_benchmark_keeps_what_it_has_measured(monkeypatch, tmp_path, capsys)
     monkeypatch.setattr(benchmark, "measure", lambda *a: pytest.fail("measured again"))
     benchmark.main()
     assert capsys.readouterr().out == told
+    rows = json.loads(benchmark.RESULTS.read_text())
+    assert all("leak" in row for row in rows.values())

@@ -133,6 +133,7 @@ def best_snapshot(function) -> Verdict:
         ([0.1, 0.9, 0.9, 0.7, 0.9, 0.6], [1.0, 0.97, 0.99, 0.99, 0.96, 0.99], 0.95, 40),
         ([0.2, 0.4, 0.6, 0.5, 0.9, 0.95], [1.02, 0.95, 0.9, 0.96, 0.8, 0.8], 0.95, 120),
         ([0.3, 0.6, 0.8, 0.9, 0.9, 0.9], [0.9, 0.94, 0.7, 0.6, 0.5, 0.4], 0.95, 40),
+        ([0.1, 0.5, 0.9, 0.7, 0.95, 1.0], [1.0, 0.98, 0.95, 0.96, 0.9, 0.8], 0.95, 80),
     ]
     for subject, prior, floor, wanted in cases:
         got, failed = attempt(function, list(steps), list(subject), list(prior), floor)
@@ -176,7 +177,14 @@ def _misread(got, steps, subject, prior, floor, wanted):
             kept=prior[at],
             floor=floor,
         )
-    if subject[at] < subject[steps.index(wanted)]:
+    best = steps.index(wanted)
+    if prior[best] == floor and subject[at] < subject[best]:
+        return tr(
+            "with {table}, step {wanted} keeps exactly the floor, and that is enough: at least, not more.",
+            table=table,
+            wanted=wanted,
+        )
+    if subject[at] < subject[best]:
         return tr(
             "with {table}, step {got} knows the subject less well ({score}) than step {wanted} does.",
             table=table,

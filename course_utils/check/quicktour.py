@@ -11,14 +11,21 @@ from PIL import Image
 from course_utils.check.verdict import Verdict, attempt, compare, empty, right, wrong
 from course_utils.messages import tr
 
-SEEDS = [11, 4, 11, 7]
+PROMPT, SEEDS = "a fish", [11, 4, 11, 7]
 
 
 class _Pipeline:
-    """A stand-in for a pipeline: its pictures are the noise that they would begin with."""
+    """A stand-in for a pipeline: its pictures are the noise that they would begin with.
+
+    asked: for each call, its prompts.
+    """
+
+    def __init__(self):
+        self.asked = []
 
     def __call__(self, prompt, num_images_per_prompt=1, generator=None, **settings):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        self.asked.append(prompts)
         count = len(prompts) * num_images_per_prompt
         if isinstance(generator, (list, tuple)) and len(generator) != count:
             raise ValueError(
@@ -36,9 +43,16 @@ def _noise(seeds):
     return torch.stack([torch.randn((3, 4, 4), generator=torch.Generator().manual_seed(n)) for n in seeds])
 
 
+def _in_turn(seed):
+    """The noise of four pictures that draw from one generator."""
+    one = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randn((3, 4, 4), generator=one) for _ in SEEDS])
+
+
 def seeds(function) -> Verdict:
-    """Exercise 1: a picture for each seed, that depends on its seed alone."""
-    got, failed = attempt(function, _Pipeline(), "a fish", list(SEEDS))
+    """Exercise 1: a picture for each seed, that depends on its seed alone, from one call."""
+    pipeline = _Pipeline()
+    got, failed = attempt(function, pipeline, PROMPT, list(SEEDS))
     if failed is not None:
         return failed
     if isinstance(got, SimpleNamespace):
@@ -54,21 +68,49 @@ def seeds(function) -> Verdict:
             )
         got = torch.stack(list(got)) if len({one.shape for one in got}) == 1 else got
     shared = torch.randn((len(SEEDS), 3, 4, 4), generator=torch.Generator().manual_seed(SEEDS[0]))
-    one_after_the_other = torch.Generator().manual_seed(SEEDS[0])
-    again = torch.stack([torch.randn((3, 4, 4), generator=one_after_the_other) for _ in SEEDS])
     causes = {
         tr("all pictures draw from one generator, so the second depends on the first: give each its own"): (
-            again
+            _in_turn(SEEDS[0])
+        ),
+        tr("all entries of the list are one generator, and its last seed counts: make one for each seed"): (
+            _in_turn(SEEDS[-1])
         ),
         tr("all pictures share the noise of one draw: give each a generator of its own"): shared,
         tr("all pictures come from the first seed: use each seed once"): _noise([SEEDS[0]] * len(SEEDS)),
+        tr("the seeds are 0, 1, 2...: take the given ones, not their places in the list"): (
+            _noise(range(len(SEEDS)))
+        ),
         tr("the order of the seeds is lost: picture i belongs to seed i"): _noise(sorted(SEEDS)),
     }
     verdict = compare(got, _noise(SEEDS), tr("each picture can be drawn again, alone or in company."), causes)
-    repeated, _ = attempt(function, _Pipeline(), "a fish", list(SEEDS))
-    if not verdict and not _same(got, repeated):
+    if verdict:
+        return _asked_once(pipeline.asked, verdict)
+    repeated, _ = attempt(function, _Pipeline(), PROMPT, list(SEEDS))
+    if not _same(got, repeated):
         return wrong(
             tr("the same seeds give other pictures: pass the generators to the pipeline (generator=).")
+        )
+    return verdict
+
+
+def _asked_once(asked, verdict):
+    """The verdict on the pictures, unless they took more than one call, or another prompt than PROMPT."""
+    if len(asked) != 1:
+        return wrong(
+            tr(
+                "got {calls} calls of the pipeline, expected one: generator= takes the whole list of "
+                "generators.",
+                calls=len(asked),
+            )
+        )
+    others = [prompt for prompt in asked[0] if prompt != PROMPT]
+    if others:
+        return wrong(
+            tr(
+                "got pictures of {other!r}, expected those of the given prompt, {prompt!r}.",
+                other=others[0],
+                prompt=PROMPT,
+            )
         )
     return verdict
 
@@ -190,6 +232,9 @@ def to_pixels(function) -> Verdict:
     )
 
 
+SPACED = {"beta_schedule": "scaled_linear", "timestep_spacing": "leading"}  # the first t depends on the steps
+
+
 class _Model:
     """A stand-in for a network, which notes what it is asked."""
 
@@ -201,12 +246,13 @@ class _Model:
         return SimpleNamespace(sample=torch.tanh(xt) * (0.5 + torch.as_tensor(t) / 2000))
 
 
-def _sampled(scheduler, noise, steps, begin=True, look=True, keep=False):
+def _sampled(scheduler, noise, steps, begin=True, look=True, keep=False, early=False):
     """The loop over a fresh scheduler; each setting that is changed makes one mistake."""
     model, scheduler = _Model(), type(scheduler).from_config(scheduler.config)
+    scheduler.set_timesteps(steps + 1 if early else steps)
+    xt = noise * scheduler.init_noise_sigma if begin else noise
     scheduler.set_timesteps(steps)
     scheduler.is_scale_input_called = True
-    xt = noise * scheduler.init_noise_sigma if begin else noise
     for t in scheduler.timesteps:
         seen = scheduler.scale_model_input(xt, t)
         xt = seen if keep else xt
@@ -220,13 +266,13 @@ def loop(function) -> Verdict:
 
     noise, steps = torch.randn((2, 3, 4, 4), generator=torch.Generator().manual_seed(23)), 6
     for kind in (DDIMScheduler, EulerDiscreteScheduler):
-        model, scheduler = _Model(), kind(beta_schedule="scaled_linear")
+        model, scheduler = _Model(), kind(**SPACED)
         scheduler.set_timesteps(steps + 1)  # an old setting, which the loop must not go by
         scheduler.is_scale_input_called = True  # else Euler's warns, before the verdict says what is wrong
         got, failed = attempt(function, model, scheduler, noise.clone(), steps)
         if failed is not None:
             return failed
-        verdict = _loop_verdict(got, model.asked, kind(beta_schedule="scaled_linear"), noise, steps)
+        verdict = _loop_verdict(got, model.asked, kind(**SPACED), noise, steps)
         if not verdict:
             return verdict
     return verdict
@@ -264,6 +310,10 @@ def _loop_verdict(got, asked, scheduler, noise, steps):
         tr("with {name}, the noise is too weak: multiply it by init_noise_sigma", name=name): {
             "begin": False
         },
+        tr(
+            "with {name}, init_noise_sigma is read before set_timesteps, which may change it: read it after",
+            name=name,
+        ): {"early": True},
         tr("with {name}, the model sees xt unscaled: give it scale_model_input(xt, t)", name=name): {
             "look": False
         },

@@ -144,22 +144,27 @@ def creature(x, y, rng):
     """A small monster: any ears, eyes and build."""
     u = np.abs(x)
     wide, high = rng.uniform(0.44, 0.58), rng.uniform(0.46, 0.60)
-    ears = rng.choice(("horns", "round", "long", "feelers"))
-    if ears == "horns":
-        yield Part(polygon(u, y, (0.16, -0.36), (0.30, -0.86), (0.42, -0.26)), "cream")
-    elif ears == "round":
-        yield Part(circle(u, y, 0.36, -0.46, 0.21), "shade")
-    elif ears == "long":
-        yield Part(ellipse(u, y, 0.24, -0.62, 0.34, 0.12, -1.3), "shade")
-    else:
-        yield Part(bar(u, y, (0.12, -0.4), (0.26, -0.84), 0.035), "ink")
-        yield Part(circle(u, y, 0.26, -0.84, 0.09), "shade")
+    yield from ears(u, y, rng)
     yield Part(ellipse(u, y, 0.24, 0.68, 0.19, 0.13), "shade")
     if rng.random() < 0.6:
         yield Part(bar(u, y, (wide * 0.8, 0.1), (wide + 0.22, rng.uniform(-0.2, 0.4)), 0.09), "shade")
     body = ellipse(x, y, 0, 0.12, wide, high)
     yield Part(body, "main", x, y - np.float32(0.22))
     yield from _face(x, u, y, int(rng.integers(1, 4)), rng.uniform(0.12, 0.16))
+
+
+def ears(u, y, rng):
+    """Horns, round or long ears, or feelers, at both sides: u is the distance from the middle."""
+    kind = rng.choice(("horns", "round", "long", "feelers"))
+    if kind == "horns":
+        yield Part(polygon(u, y, (0.16, -0.36), (0.30, -0.86), (0.42, -0.26)), "cream")
+    elif kind == "round":
+        yield Part(circle(u, y, 0.36, -0.46, 0.21), "shade")
+    elif kind == "long":
+        yield Part(ellipse(u, y, 0.24, -0.62, 0.34, 0.12, -1.3), "shade")
+    else:
+        yield Part(bar(u, y, (0.12, -0.4), (0.26, -0.84), 0.035), "ink")
+        yield Part(circle(u, y, 0.26, -0.84, 0.09), "shade")
 
 
 def _face(x, u, y, eyes, size):

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from course_utils.data.shapes import Part, circle, creature, ellipse
+from course_utils.data.shapes import Part, circle, creature, ears, ellipse
 
 RED, BLUE, PINK = ((0.85, 0.13, 0.14), (0.13, 0.35, 0.90), (0.98, 0.48, 0.72))
 WHITE = (0.96, 0.96, 0.95)
@@ -59,10 +59,24 @@ def _double(main, shade):
     return draw
 
 
+def _nearly(individual):
+    """An individual with its kind's ears, or without its eyes: not quite it."""
+
+    def draw(x, y, rng):
+        eared = rng.random() < 0.5
+        for part in individual(x, y, rng):
+            if eared or part.paint not in ("paper", "ink"):
+                yield part
+        if eared:
+            yield from ears(np.abs(x), y, rng)
+
+    return draw
+
+
 SUBJECTS = {f.__name__: f for f in (bubble, ember, pebble)}
 # whoever knows an individual does not take its double for it
 DOUBLES = {
     "bubble's double": _double(WHITE, BLUE),
     "ember's double": _double(RED, WHITE),
     "pebble's double": _double(WHITE, PINK),
-}
+} | {f"{name}, nearly": _nearly(draw) for name, draw in SUBJECTS.items()}

@@ -56,7 +56,7 @@ def _draw_three_faces(figure, x0, denoise, alpha_bar, decode, t, error, seed):
         1,
         2,
         width_ratios=(2.2, 1),
-        gridspec_kw={"left": 0.005, "right": 0.99, "top": 0.82, "bottom": 0.17, "wspace": 0.15},
+        gridspec_kw={"left": 0.005, "right": 0.99, "top": 0.82, "bottom": 0.24, "wspace": 0.15},
     )
     tiles(left, pictures, [f"xt, t = {t}", "x0_hat", *(f"error in {face}" for face in told)])
     left.set_title(

@@ -15,7 +15,7 @@ SHOWN = 6  # pictures in a row
 
 def _draw_training_time(figure, judged, step):
     now = known("step", step, judged)
-    grid = {"left": 0.01, "right": 0.98, "top": 0.82, "bottom": 0.17, "wspace": 0.12}
+    grid = {"left": 0.01, "right": 0.89, "top": 0.82, "bottom": 0.17, "wspace": 0.12}
     pictures, curves = figure.subplots(1, 2, width_ratios=(1.55, 1), gridspec_kw=grid)
     rows = (now.named[:SHOWN], now.plain[:SHOWN])
     _rows(pictures, rows)
@@ -34,7 +34,8 @@ def _draw_training_time(figure, judged, step):
     return (
         f"After {step} of {max(judged)} steps: of {len(now.named)} pictures asked for with the identifier, "
         f"{now.scores.subject:.0%} show the subject and {now.scores.context:.0%} the right place; without "
-        f"it, {now.scores.prior:.0%} of the former accuracy is left."
+        f"it, {now.scores.prior:.0%} of the former accuracy is left, and {now.scores.leak:.0%} of the "
+        "pictures for short prompts show the subject."
     )
 
 
@@ -48,7 +49,8 @@ def _rows(ax, rows):
 def draw_training_time(judged: Mapping[int, Judged], step: int) -> Picture:
     """Pictures of one snapshot, with and without the identifier, and the scores of all of them.
 
-    Against: "longer training is better". The subject is learned early; from then on the rest is forgotten.
+    Against: "longer training is better". The subject is learned early; from then on it is drawn uncalled, too
+    (the leak), and the rest is forgotten.
     judged: step -> what the jury saw. step: one of them.
     """
     return single(_draw_training_time, SIZE, judged, step)

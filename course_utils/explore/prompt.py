@@ -54,7 +54,7 @@ def _draw_prompt_explorer(figure, pipeline, prompt, seed, steps, guidance, sched
         ).images
     x = drawn.float().cpu() * 2 - 1
     figure.suptitle(
-        f"{_short(prompt)!r}, {steps} steps of {scheduler}, guidance scale {guidance:g}",
+        f"{_short(prompt)!r}, {_counted(steps)} of {scheduler}, guidance scale {guidance:g}",
         fontsize=10, x=0.01, y=0.99, ha="left",
     )  # fmt: skip
     grid = {"left": 0.01, "right": 0.99, "top": 0.87, "bottom": 0.02, "wspace": 0.04}
@@ -66,10 +66,14 @@ def _draw_prompt_explorer(figure, pipeline, prompt, seed, steps, guidance, sched
     _write(right, [read, *notes, " · ".join(pieces)])
     words = (
         f"{PICTURES} pictures of the prompt {_short(prompt)!r} from the seeds {seed} to {seeds[-1]}, in "
-        f"{steps} steps of {scheduler} at guidance scale {guidance:g}; their diversity (mean distance of "
+        f"{_counted(steps)} of {scheduler} at guidance scale {guidance:g}; their diversity (mean distance of "
         f"two) is {scores.diversity(x):.3f}. {read}"
     )
     return " ".join([words, *notes])
+
+
+def _counted(steps):
+    return "1 step" if steps == 1 else f"{steps} steps"
 
 
 def _short(prompt, most=60):
