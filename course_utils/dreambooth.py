@@ -24,8 +24,8 @@ from course_utils.messages import none_of, tr
 FEWEST = 3  # pictures of a subject; the paper takes 3 to 5
 SEEN = ("meadow", "night", "sunset")  # where the bundled pictures show their subject: by day, in the dark
 WAYS = ("lora", "unet", "unet+text")  # adapters in U-Net and text encoder, the whole U-Net, both whole
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # the layers that get adapters, in the U-Net
-READING = ("q_proj", "k_proj", "v_proj", "out_proj")  # and in the text encoder
+SEEING = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")  # get adapters, in the U-Net
+READING = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")  # and in the text encoder
 GENTLE = 3.0  # guidance scale of the pictures that are to stay as they are
 COMMON = 40_000  # CLIP's words before this place, of 49,408, are ordinary ones; sks has the place 48,136
 
@@ -167,7 +167,7 @@ def kind_prompts(words: Words, count: int, seed: int = 0) -> list[str]:
 
 def rate(way: str) -> float:
     """The highest learning rate for one of WAYS: adapters start at 0 and bear more."""
-    mini = {"lora": 2e-3, "unet": 5e-4, "unet+text": 5e-4}
+    mini = {"lora": 4e-3, "unet": 5e-4, "unet+text": 5e-4}
     full = {"lora": 1e-4, "unet": 5e-6, "unet+text": 2e-6}
     return profile.pick(mini, full)[way]
 
@@ -224,7 +224,7 @@ def learner(pipeline, way: str, rank: int = 16, thrifty: bool = False) -> Learne
     unet, text_encoder = copy.deepcopy(pipeline.unet), None
     if way != "unet":
         text_encoder = copy.deepcopy(getattr(pipeline, "text_encoder", None))
-    for part, layers in ((unet, ATTENTION), (text_encoder, READING)):
+    for part, layers in ((unet, SEEING), (text_encoder, READING)):
         if part is None:
             continue
         if way == "lora":

@@ -60,13 +60,21 @@ def test_the_picture_is_what_the_prompt_asks_for_as_often_as_the_card_says(
     assert hits >= promised(folder, combinations) - 0.06  # two standard errors of 100 prompts
 
 
-@pytest.mark.xfail(strict=True, reason="the goal is not reached yet: see the card")
-@pytest.mark.parametrize("combinations, goal", [("seen", 0.98), ("held out", 0.96)])
-def test_the_picture_is_what_the_prompt_asks_for_as_often_as_it_should(folder, combinations, goal):
-    assert promised(folder, combinations) >= goal
+@pytest.mark.xfail(strict=True, reason="the goal is not reached yet: 96.8%, where the VAE alone has 98.0%")
+def test_seen_combinations_are_what_the_prompt_asks_for_as_often_as_they_should(folder):
+    assert promised(folder, "seen") >= 0.98
 
 
-@pytest.mark.xfail(strict=True, reason="the goal is not reached yet: 77%")
+def test_held_out_combinations_are_what_the_prompt_asks_for_as_often_as_they_should(folder):
+    assert promised(folder, "held out") >= 0.96
+
+
+def test_the_card_tells_of_pictures_nearly_as_sharp_as_the_vae_lets_them_be(folder):
+    card = (Path(folder) / "README.md").read_text(encoding="utf-8")
+    made, through = re.search(r"Fréchet distance to drawings \| ([\d.]+) .*: ([\d.]+)\)", card).groups()
+    assert float(made) <= 3 * float(through)
+
+
 def test_samples_of_one_prompt_differ_as_drawings_do(pipeline):
     made = pictures(pipeline, ["a drawing of a spotted blue butterfly in a meadow"] * 32, guidance_scale=3.0)
     fixed = {

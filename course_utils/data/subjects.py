@@ -59,16 +59,12 @@ def _double(main, shade):
     return draw
 
 
-def _nearly(individual):
-    """An individual with its kind's ears, or without its eyes: not quite it."""
+def _eared(individual):
+    """An individual with the ears of its kind: not quite it."""
 
     def draw(x, y, rng):
-        eared = rng.random() < 0.5
-        for part in individual(x, y, rng):
-            if eared or part.paint not in ("paper", "ink"):
-                yield part
-        if eared:
-            yield from ears(np.abs(x), y, rng)
+        yield from individual(x, y, rng)
+        yield from ears(np.abs(x), y, rng)
 
     return draw
 
@@ -79,4 +75,4 @@ DOUBLES = {
     "bubble's double": _double(WHITE, BLUE),
     "ember's double": _double(RED, WHITE),
     "pebble's double": _double(WHITE, PINK),
-} | {f"{name}, nearly": _nearly(draw) for name, draw in SUBJECTS.items()}
+} | {f"{name} with ears": _eared(draw) for name, draw in SUBJECTS.items()}
