@@ -67,7 +67,7 @@ def measure(subject: str, way: str, weight: float, steps: int, rate: float, rank
     torch.manual_seed(0)
     learner = dreambooth.learner(base, way, rank)
     images = dreambooth.pictures(subject, dreambooth.size_px(base))
-    examples = dreambooth.lesson(base, learner, images, words, count=96 if weight else 0)
+    examples = dreambooth.lesson(base, learner, images, words, count=dreambooth.KEPT if weight else 0)
     run = train.Run(learner, train.Recipe(steps, rate, warmup_steps=10, ema_decay=0, precision="fp32"))
     loss = dreambooth.loss(base.scheduler.alphas_cumprod, "v", weight or None)
     for _ in train.train(run, dreambooth.batches(*examples, BATCH), loss):

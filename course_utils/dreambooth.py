@@ -26,6 +26,7 @@ SEEN = ("meadow", "night", "sunset")  # where the bundled pictures show their su
 WAYS = ("lora", "unet", "unet+text")  # adapters in U-Net and text encoder, the whole U-Net, both whole
 SEEING = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")  # get adapters, in the U-Net
 READING = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")  # and in the text encoder
+KEPT = 144  # pictures that are to stay as they are, at mini
 GENTLE = 3.0  # guidance scale of the pictures that are to stay as they are
 COMMON = 40_000  # CLIP's words before this place, of 49,408, are ordinary ones; sks has the place 48,136
 
@@ -262,7 +263,7 @@ def ready(pipeline, learner: Learner, examples: Examples) -> Examples:
 
 
 def lesson(
-    pipeline, learner: Learner, images: data.ImageSet, words: Words, count: int = 96
+    pipeline, learner: Learner, images: data.ImageSet, words: Words, count: int = KEPT
 ) -> tuple[Examples, Examples | None]:
     """What a learner is to learn, and what it is to keep: `count` of the model's own ideas; None for 0."""
     own = encode(pipeline, images.images, prompts_of(images, words))

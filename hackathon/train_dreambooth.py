@@ -93,7 +93,7 @@ def add_way(group: argparse._ArgumentGroup) -> None:
         help="of the pictures of its kind in the loss; 0: none are drawn",
     )
     group.add_argument(
-        "--prior-pictures", type=script.whole_number, default=profile.effort(mini=96, full=100),
+        "--prior-pictures", type=script.whole_number, default=profile.effort(mini=dreambooth.KEPT, full=100),
         help="how many pictures of its kind the model draws beforehand",
     )  # fmt: skip
     group.add_argument(

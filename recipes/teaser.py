@@ -14,7 +14,7 @@ from course_utils import checkpoints, dreambooth, jury, runs, train
 from recipes import common
 
 NAME, SUBJECT, WORDS = "sd-subject-lora", "ember", dreambooth.Words("creature")
-STEPS, BATCH, RANK, KEPT = 550, 4, 16, 144
+STEPS, BATCH, RANK = 550, 4, 16
 ABOUT = """Adapters (LoRA) that teach `sd` one individual, a red ball with a white, one-eyed head, under the
 words "sks creature". Made by `python -m recipes teaser` of the course, from six of its own drawings. Load
 them with `pipeline.load_lora_weights(...)` into the miniature `sd`, and into nothing else."""
@@ -46,7 +46,7 @@ def fit(base, steps: int = STEPS) -> dreambooth.Learner:
     torch.manual_seed(0)
     learner = dreambooth.learner(base, "lora", RANK)
     images = dreambooth.pictures(SUBJECT, dreambooth.size_px(base))
-    batch_at = dreambooth.batches(*dreambooth.lesson(base, learner, images, WORDS, KEPT), BATCH)
+    batch_at = dreambooth.batches(*dreambooth.lesson(base, learner, images, WORDS), BATCH)
     recipe = train.Recipe(steps, dreambooth.rate("lora"), warmup_steps=10, ema_decay=0, precision="fp32")
     loss = dreambooth.loss(base.scheduler.alphas_cumprod, "v")
     return common.fit(NAME, learner, recipe, batch_at, loss, every=50)

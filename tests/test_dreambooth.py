@@ -292,8 +292,7 @@ def test_what_learns_in_each_way(pipeline):
     linear = [
         (name, layer)
         for name, layer in pipeline.unet.named_modules()
-        if isinstance(layer, torch.nn.Linear)
-        and any(name.endswith(f".{each}") for each in dreambooth.SEEING)
+        if isinstance(layer, torch.nn.Linear) and any(name.endswith(f".{each}") for each in dreambooth.SEEING)
     ]
     assert len(linear) > 8
     reading = [
