@@ -1,6 +1,7 @@
 """The page of unit2/demo.py: what it answers, over HTTP and in a real browser."""
 
 import colorsys
+import contextlib
 import io
 import re
 import subprocess
@@ -128,6 +129,19 @@ def hue(colour):
     return 360 * colorsys.rgb_to_hsv(*(level / 255 for level in colour))[0]
 
 
+def colour_field(page):
+    """Where a colour is typed; a click on its button before the page has woken up does nothing."""
+    from playwright.sync_api import TimeoutError as NotYet
+
+    field = page.get_by_role("textbox", disabled=False).first
+    for _ in range(30):
+        page.get_by_role("main").get_by_role("button").first.click()
+        with contextlib.suppress(NotYet):
+            field.wait_for(timeout=1000)
+            return field
+    raise AssertionError("the colour field does not open")
+
+
 @pytest.mark.skipif(browser.find() is None, reason=browser.MISSING)
 def test_a_chosen_colour_comes_and_a_bad_request_gets_a_message(address):
     from playwright.sync_api import expect
@@ -137,8 +151,7 @@ def test_a_chosen_colour_comes_and_a_bad_request_gets_a_message(address):
         page, foreign = browser.new_page(chromium)
         page.goto(address)
         for wanted in ("#d02020", "#20a040"):
-            page.get_by_role("main").get_by_role("button").first.click()
-            page.get_by_role("textbox").first.fill(wanted)
+            colour_field(page).fill(wanted)
             page.keyboard.press("Enter")
             page.get_by_role("heading").click()  # closes the colour field
             page.get_by_role("button", name="Draw").click()
