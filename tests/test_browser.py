@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(folder):
-    with browser.jupyter(folder, COURSE_REHEARSAL="2") as address:
+    with browser.jupyter(folder, COURSE_REHEARSAL="4") as address:
         yield address
 
 

@@ -50,9 +50,9 @@ window.course = {
     return Object.keys(told).filter((sentence) => told[sentence]);
   },
 
-  // what a slider or a list stands at
+  // what a slider or a list stands at, or what is typed
   value(row) {
-    const control = row.querySelector("select, [role=slider]");
+    const control = row.querySelector("select, [role=slider], input[type=text]");
     return control.value ?? control.ariaValueNow;
   },
 

@@ -184,7 +184,8 @@ def label(row):
 
 def role(row):
     """Return as what a screen reader announces a control."""
-    return "combobox" if row.locator("select").count() else "slider"
+    kinds = {"combobox": "select", "textbox": "input[type=text]"}
+    return next((kind for kind, tag in kinds.items() if row.locator(tag).count()), "slider")
 
 
 def moved(page, panel, row):
@@ -207,7 +208,11 @@ def moved(page, panel, row):
 
 
 def acts(row):
-    """Return what brings a control to its end, to its start and to its middle."""
+    """Return what brings a control to its end, to its start and to its middle; a field, to three texts."""
+    field = row.locator("input[type=text]")
+    if field.count():
+        texts = ("a fish", "", "a bird")
+        return [lambda text=text: (field.fill(text), field.press("Enter")) for text in texts]
     options = row.locator("option").count()
     if options:
         places = (options - 1, 0, options // 2)
