@@ -58,14 +58,14 @@ def visible(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def decoder_loss(decoder, batch, generator):
-    """As `loss`, of the decoder alone. batch: latents, as they are kept in runs/, pictures and weights."""
+    """As `loss`, of the decoder alone. batch: latents as the encoder gives them, pictures, and weights."""
     z, x, weight = batch
     noise = torch.randn(z.shape, generator=generator, device=z.device)
     return visible(decoder(z + LATENT_NOISE * noise).float() - x, weight)
 
 
 def build() -> None:
-    """Train both, and save each with the scaling factor that gives its latents a variance of 1."""
+    """Train both, each saved with the factor that gives its latents a variance of 1; one decoder goes on."""
     for name in PLANS:
         make(name)
     finish_decoder()

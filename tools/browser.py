@@ -29,6 +29,7 @@ ARGUMENTS += ["--enable-blink-features=ComputedAccessibilityInfo"]  # what a scr
 SCRIPT = Path(__file__).with_suffix(".js")
 HERE = re.compile(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:|about:")
 IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
+FIELD = "input[type=text]"
 ROWS = ":scope > .widget-box > .jupyter-widgets"  # of a panel: a control each
 REDRAW_SECONDS = 1.5
 PATIENCE_SECONDS = 120  # after this, nothing more is expected to happen
@@ -184,7 +185,7 @@ def label(row):
 
 def role(row):
     """Return as what a screen reader announces a control."""
-    kinds = {"combobox": "select", "textbox": "input[type=text]"}
+    kinds = {"combobox": "select", "textbox": FIELD}
     return next((kind for kind, tag in kinds.items() if row.locator(tag).count()), "slider")
 
 
@@ -209,7 +210,7 @@ def moved(page, panel, row):
 
 def acts(row):
     """Return what brings a control to its end, to its start and to its middle; a field, to three texts."""
-    field = row.locator("input[type=text]")
+    field = row.locator(FIELD)
     if field.count():
         texts = ("a fish", "", "a bird")
         return [lambda text=text: (field.fill(text), field.press("Enter")) for text in texts]
