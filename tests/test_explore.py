@@ -312,7 +312,7 @@ def test_sheets_show_several_settings(images, trajectory):
         "t = 250": explore.noise_dial_sheet(images),
         "t = 999": explore.film_strip_sheet(trajectory, frames=8),
         "one hidden": explore.be_the_denoiser_sheet(images),
-        "t = 800": explore.score_map_sheet("spiral"),
+        "t = 950": explore.score_map_sheet("spiral"),
         "at 32 steps": explore.step_budget_race_sheet(),
     }
     for sheet in sheets.values():
@@ -320,7 +320,7 @@ def test_sheets_show_several_settings(images, trajectory):
     assert "(4) x0 beside xt at t = 999" in sheets["t = 250"].alt
     assert "8 of 9 steps" in sheets["t = 999"].alt
     assert sheets["one hidden"].alt.count("The posterior says") == 3
-    assert "(3) Score map of spiral (200 points) at t = 800" in sheets["t = 800"].alt
+    assert "(3) Score map of spiral (200 points) at t = 950" in sheets["t = 950"].alt
     assert "(3) At 32 steps" in sheets["at 32 steps"].alt
 
 

@@ -152,6 +152,8 @@ DROP = {
     "expected about 30%": dropped(lambda s: s / 2),
     "became another digit": dropped(lambda s: s, fill=3),
     "another result": dropped(lambda s: s, seeded=False),
+    "another seed": lambda y, s, g: torch.where(torch.arange(len(y)) < s * len(y), 10, y),
+    "the same labels": lambda y, s, g: dropped(lambda s: s)(y, s, torch.Generator().manual_seed(0)),
     "in place": in_place,
     "expected torch.int64": lambda y, s, g: dropped(lambda s: s)(y, s, g).float(),
     "one label for each": lambda y, s, g: y[:5],

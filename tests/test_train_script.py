@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from course_utils import data, runs
+from tools import lab
 from unit1 import train_unconditional
 
 ROOT = Path(__file__).parent.parent
@@ -242,7 +243,8 @@ def test_an_image_folder_trains_and_names_what_it_skipped(tmp_path, capsys, monk
 
 def test_two_processes_under_accelerate_launch(tmp_path):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--main_process_port", "0", SCRIPT, *SMALL, "--steps", "8", "--output", tmp_path / "run"]
+    launch += ["--main_process_port", str(lab.free_port())]  # 0 would do for a newer accelerate
+    launch += [SCRIPT, *SMALL, "--steps", "8", "--output", tmp_path / "run"]
     done = subprocess.run(launch, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("from step 0 to 8") == 1  # one process alone speaks and writes

@@ -87,6 +87,11 @@ def _dropped_share(dropped, share, function, label):
     again, failed = attempt(function, label, share, torch.Generator().manual_seed(32))
     if failed is not None or not torch.equal(again != label, dropped):
         return wrong(tr("the same generator gives another result: pass it to torch.rand(generator=...)."))
+    other, failed = attempt(function, label, share, torch.Generator().manual_seed(33))
+    if failed is not None or torch.equal(other != label, dropped):
+        return wrong(
+            tr("a generator with another seed drops the same labels: take the chance from the given one.")
+        )
     return right(tr("each label is dropped by a chance of its own, and repeatable from a seed."))
 
 

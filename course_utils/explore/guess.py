@@ -18,7 +18,7 @@ from course_utils.explore.frame import (
 from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture
 
-ALPHA_BAR = diffusion.linear_alpha_bar()
+ALPHA_BAR = diffusion.cosine_alpha_bar()
 LAST = len(ALPHA_BAR) - 1
 SIZE = (9.6, 3.4)  # inches
 
@@ -116,7 +116,7 @@ def draw_be_the_denoiser(images, t: int | None = None, round: int = 0, guess: in
     """A noisy picture of a small set; after a guess, the posterior over the set, and the ideal answer.
 
     Against: "a perfect denoiser finds the picture". It answers with an average, weighted by how likely each
-    picture is. images: the set, about 12 of (C, H, W), uint8 or in [-1, 1]. t: 0 to 999 on the linear
+    picture is. images: the set, about 12 of (C, H, W), uint8 or in [-1, 1]. t: 0 to 999 on the cosine
     schedule; None takes `telling_t`. round: seed of the hidden picture and the noise. guess: 1 to N as
     numbered, or 0 for none yet.
     """

@@ -11,7 +11,7 @@ from course_utils.explore.frame import choice, contact_sheet, known, panel, sing
 from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture
 
-ALPHA_BAR = diffusion.linear_alpha_bar()
+ALPHA_BAR = diffusion.cosine_alpha_bar()
 LAST = len(ALPHA_BAR) - 1
 SIZE = (4.9, 5.4)  # inches
 REACH = 1.8  # the map shows -REACH to REACH
@@ -117,12 +117,12 @@ def _words(t, dataset, a, arrows, away, count):
     )
 
 
-def draw_score_map(t: int = 200, dataset: str = "two moons", seed: int = 0) -> Picture:
+def draw_score_map(t: int = 400, dataset: str = "two moons", seed: int = 0) -> Picture:
     """Arrows of the exact score of a noised 2-D set, over the noised cloud.
 
     Against: "the model points to the nearest data point". It points to an average of the points that may be
     behind xt: to the middle of the set at much noise, to the nearest point only at little. t: 0 to 999 on the
-    linear schedule. dataset: a name in SETS. seed: of points and noise. Lengths are square roots of the
+    cosine schedule. dataset: a name in SETS. seed: of points and noise. Lengths are square roots of the
     score's size, scaled for each map anew; black: the data times sqrt(alpha_bar); thick and orange: over 30
     degrees from the way to the nearest data point.
     """
@@ -132,7 +132,7 @@ def draw_score_map(t: int = 200, dataset: str = "two moons", seed: int = 0) -> P
 def score_map():
     """`draw_score_map` with controls for the noise level, the set and the seed."""
     controls = {
-        "t": slider(tr("noise level t"), 0, LAST, 200),
+        "t": slider(tr("noise level t"), 0, LAST, 400),
         "dataset": choice(tr("data set"), list(SETS), "two moons"),
         "seed": slider(tr("seed"), 0, 9, 0),
     }
@@ -141,6 +141,6 @@ def score_map():
 
 def score_map_sheet(dataset: str = "two moons", seed: int = 0) -> Picture:
     """`draw_score_map` at three noise levels, side by side."""
-    settings = [{"t": t, "dataset": dataset, "seed": seed} for t in (50, 200, 800)]
+    settings = [{"t": t, "dataset": dataset, "seed": seed} for t in (100, 400, 950)]
     intro = "Score maps at three noise levels."
     return contact_sheet(_draw_score_map, SIZE, settings=settings, intro=intro, columns=3)
