@@ -454,7 +454,7 @@ def test_failures_are_shown_and_do_not_stop_the_next_notebook(tmp_path, capsys):
     bad = toy(tmp_path, "bad", "x = 1", "1 / 0", "print('never')")
     dial = toy(tmp_path, "dial", CALLBACK)
     before = bad.read_bytes()
-    assert run_main(tmp_path, "--save", bad, dial) == 1
+    assert run_main(tmp_path, "--save", "--cell-seconds", 60, bad, dial) == 1
     records = json.loads((tmp_path / "build" / "run.json").read_text())
     assert [record["ok"] for record in records] == [False, False]
     said = capsys.readouterr().out

@@ -228,11 +228,8 @@ def error_in(output):
     """Return the error that one output shows, or None."""
     if output["output_type"] == "error":
         return last_lines("\n".join(output["traceback"]) or f"{output['ename']}: {output['evalue']}")
-    data = output.get("data", {})
-    if notebooks.text_of(data.get("text/plain", "")).startswith("<Figure") and "image/png" not in data:
-        return "a figure was not drawn: is a letter missing from font?"
     texts = [notebooks.text_of(output["text"])] if output.get("name") == "stderr" else []
-    texts += [notebooks.text_of(v) for k, v in data.items() if k.startswith("text/")]
+    texts += [notebooks.text_of(v) for k, v in output.get("data", {}).items() if k.startswith("text/")]
     return next((last_lines(text) for text in texts if TRACEBACK in text), None)
 
 
