@@ -42,3 +42,10 @@ def test_clip_knows_the_words_and_takes_any_other():
     assert len(tokenizer("Schmetterling 蝶 🦋").input_ids) > 5
     long = tokenizer("a red fish " * 60, truncation=True).input_ids
     assert len(long) == 77 and long[-1] == tokenizer.eos_token_id
+
+
+def test_no_class_is_named_that_older_versions_do_not_have():
+    """Transformers 5 names the processors that go without torchvision; 4.51 knows but one of each kind."""
+    configs = list(checkpoints.verified("sd-depth").parent.rglob("*.json"))
+    assert len(configs) > 9
+    assert [path for path in configs if 'ImageProcessorPil"' in path.read_text(encoding="utf-8")] == []
