@@ -79,9 +79,9 @@ def publish(name: str, model, about: str, facts: Mapping[str, object], *more) ->
 def _for_every_version(place: Path) -> None:
     """Make a saved folder load alike with every version of Transformers that the course admits.
 
-    Transformers 5 writes tokenisers in a form of its own, which 4.51 can't read, and names of image processors
-    that it doesn't know, and would load half-precision weights as such. Where a part was loaded from is
-    nobody's business.
+    Transformers 5 writes tokenisers in a form of its own, which 4.51 can't read, and names of processors that
+    it doesn't know, and would load half-precision weights as such. Where a part was loaded from is nobody's
+    business.
     """
     for config in (*place.rglob("config.json"), *place.rglob("model_index.json")):
         text = config.read_text().replace('"dtype": "float16"', '"dtype": "float32"')
