@@ -13,6 +13,8 @@ from course_utils import data, diffusion, explore, show
 from course_utils.explore import frame, guess, race, score
 from tests import test_deep_dive as deep_dive
 
+COSINE = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
@@ -150,9 +152,6 @@ def test_film_strip_tells_the_distances_to_the_result(trajectory, step, pictures
     far, near = (np.sqrt(np.mean((x.numpy() - end) ** 2)) for x in (xt, x0_hat))
     assert f"Step {step} of 0 to 8, t = {t}" in drawn.alt
     assert f"distance of {far:.3f} and x0_hat of {near:.3f}" in drawn.alt
-
-
-COSINE = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
 
 
 def _posterior_by_hand(images, t, round):

@@ -1,7 +1,5 @@
 """The shipped miniatures, on fixed samples: what their cards promise, through stock classes alone."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import CLIPModel, CLIPProcessor, CLIPTokenizer
@@ -48,6 +46,6 @@ def test_clip_knows_the_words_and_takes_any_other():
 
 def test_no_class_is_named_that_older_versions_do_not_have():
     """Transformers 5 names the processors that go without torchvision; 4.51 knows but one of each kind."""
-    configs = list(Path(checkpoints.verified("sd-depth")).parent.rglob("*.json"))
+    configs = list(checkpoints.MINIATURES.rglob("*.json"))
     assert len(configs) > 20
     assert [path for path in configs if 'ImageProcessorPil"' in path.read_text(encoding="utf-8")] == []

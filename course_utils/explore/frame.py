@@ -11,9 +11,12 @@ import ipywidgets
 import torch
 from torch import Tensor
 
-from course_utils import show
+from course_utils import diffusion, show
 from course_utils.data import to_model
 from course_utils.messages import none_of, tr
+
+ALPHA_BAR = diffusion.cosine_alpha_bar()  # of all widgets with an exact denoiser, as in their notebooks
+LAST = len(ALPHA_BAR) - 1
 
 
 def panel(draw: Callable[..., show.Picture], controls: Mapping[str, ipywidgets.Widget]) -> ipywidgets.VBox:

@@ -6,6 +6,8 @@ import torch
 
 from course_utils import diffusion
 from course_utils.explore.frame import (
+    ALPHA_BAR,
+    LAST,
     as_pictures,
     choice,
     contact_sheet,
@@ -18,8 +20,6 @@ from course_utils.explore.frame import (
 from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture
 
-ALPHA_BAR = diffusion.cosine_alpha_bar()
-LAST = len(ALPHA_BAR) - 1
 SIZE = (9.6, 3.4)  # inches
 
 

@@ -10,12 +10,21 @@ import torch
 from torch import Tensor
 
 from course_utils import diffusion
-from course_utils.explore.frame import choice, contact_sheet, known, panel, single, slider, stops, within
+from course_utils.explore.frame import (
+    ALPHA_BAR,
+    choice,
+    contact_sheet,
+    known,
+    panel,
+    single,
+    slider,
+    stops,
+    within,
+)
 from course_utils.explore.score import two_moons
 from course_utils.messages import tr
 from course_utils.show import COLOURS, LINES, Picture
 
-ALPHA_BAR = diffusion.cosine_alpha_bar()
 STEPS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 FINE = 512
 SAMPLERS = ("ddim", "euler", "dpm_solver", "ddpm")

@@ -7,12 +7,20 @@ import math
 import torch
 
 from course_utils import diffusion
-from course_utils.explore.frame import choice, contact_sheet, known, panel, single, slider, within
+from course_utils.explore.frame import (
+    ALPHA_BAR,
+    LAST,
+    choice,
+    contact_sheet,
+    known,
+    panel,
+    single,
+    slider,
+    within,
+)
 from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture
 
-ALPHA_BAR = diffusion.cosine_alpha_bar()
-LAST = len(ALPHA_BAR) - 1
 SIZE = (4.9, 5.4)  # inches
 REACH = 1.8  # the map shows -REACH to REACH
 SIDE = 18  # arrows per side

@@ -9,13 +9,22 @@ import torch
 from torch import Tensor
 
 from course_utils import diffusion, guidance
-from course_utils.explore.frame import choice, contact_sheet, known, panel, single, slider, stops, within
+from course_utils.explore.frame import (
+    ALPHA_BAR,
+    LAST,
+    choice,
+    contact_sheet,
+    known,
+    panel,
+    single,
+    slider,
+    stops,
+    within,
+)
 from course_utils.explore.score import two_moons
 from course_utils.messages import tr
 from course_utils.show import COLOURS, Picture
 
-ALPHA_BAR = diffusion.cosine_alpha_bar()
-LAST = len(ALPHA_BAR) - 1
 MOONS = {"upper": 0, "lower": 1}
 SCALES = (0, 0.5, 1, 1.5, 2, 3, 5, 8, 12)
 STARTS, STEPS = 200, 30
