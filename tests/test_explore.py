@@ -1,7 +1,9 @@
+import asyncio
 import base64
 import html
 import io
 import math
+import threading
 
 import diffusers
 import numpy as np
@@ -474,6 +476,20 @@ def test_panel_draws_once_for_each_setting_and_leaves_the_collector_on():
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_panel_draws_in_the_thread_that_made_it_whichever_moves_its_controls():
+    drawn = []
+
+    async def in_a_kernel():
+        control = frame.slider("n", 0, 2, 0)
+        explore.panel(lambda n: drawn.append((n, threading.get_ident())) or a_picture(n), {"n": control})
+        control.value = 1
+        await asyncio.to_thread(control.set_trait, "value", 2)
+        await asyncio.sleep(0)
+
+    asyncio.run(in_a_kernel())
+    assert drawn == [(n, threading.get_ident()) for n in range(3)]
 
 
 def test_only_widgets_that_ipywidgets_7_has_too(widget):

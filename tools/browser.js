@@ -42,6 +42,16 @@ window.course = {
     return [picture.complete && picture.src, panel.querySelector("[role=status]").textContent];
   },
 
+  // whether a panel looks other than `before`, as soon as it does or after so many seconds; asked from outside
+  // of the page again and again, the answer would take the time from the kernel that draws
+  async redrawn(panel, [before, seconds]) {
+    for (const end = performance.now() + 1000 * seconds; performance.now() < end; ) {
+      if (String(course.look(panel)) != String(before)) return true;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    return false;
+  },
+
   // what is wrong with a panel's picture
   blemishes(panel) {
     const picture = panel.querySelector("img.widget-image");

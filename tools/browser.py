@@ -198,10 +198,8 @@ def moved(page, panel, row):
         act()
         if row.evaluate("course.value") == value:
             continue
-        while panel.evaluate("course.look") == look:
-            if time.monotonic() - start > PATIENCE_SECONDS:
-                raise TimeoutError(f"{label(row)}: no redraw at {row.evaluate('course.value')}")
-            page.wait_for_timeout(10)
+        if not panel.evaluate("course.redrawn", [look, PATIENCE_SECONDS]):
+            raise TimeoutError(f"{label(row)}: no redraw at {row.evaluate('course.value')}")
         seconds, (_, words) = time.monotonic() - start, panel.evaluate("course.look")
         moves.append(Move(label(row), seconds, words))
         page.wait_for_selector(IDLE)

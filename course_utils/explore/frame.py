@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import html
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -23,7 +25,8 @@ def panel(draw: Callable[..., show.Picture], controls: Mapping[str, ipywidgets.W
     """Controls wired to a drawing: a box with the controls, the picture, and the picture's alt text.
 
     draw: called with the controls' values under their names; returns a Picture. controls: name of draw's
-    argument -> widget with a `value`. Where draw raises, its message stands below the last good picture.
+    argument -> widget with a `value`. Where draw raises, its message stands below the last good picture. It
+    draws in the thread that made the panel, so never while a cell runs.
     """
     picture, text = ipywidgets.Image(format="png"), ipywidgets.HTML()
     picture.layout.max_width, picture.layout.align_self = "100%", "flex-start"  # never larger than it is
@@ -43,12 +46,28 @@ def panel(draw: Callable[..., show.Picture], controls: Mapping[str, ipywidgets.W
                 text.value = _line(tr("Cannot draw this: {reason}", reason=reason))
             drawn = None
 
+    redraw_here = _in_this_thread(redraw)
     for control in controls.values():
         control.tooltip = control.description  # else ipywidgets 8 shows "null" where the mouse rests on it
-        control.observe(redraw, "value")
+        control.observe(redraw_here, "value")
     redraw()
     wrapping = ipywidgets.Layout(display="flex", flex_flow="row wrap")
     return ipywidgets.VBox([ipywidgets.Box(list(controls.values()), layout=wrapping), picture, text])
+
+
+def _in_this_thread(work):
+    """`work`, done in the thread that runs now, whichever thread asks for it.
+
+    JupyterLab lets widgets speak to a kernel in a thread beside that of the cells (a subshell). If they drew
+    there, torch would start workers for a second thread, more than there are cores: twice the time.
+    """
+    try:
+        loop, home = asyncio.get_running_loop(), threading.get_ident()
+    except RuntimeError:  # not in a kernel
+        return work
+    return lambda asked: (
+        work(asked) if threading.get_ident() == home else loop.call_soon_threadsafe(work, asked)
+    )
 
 
 @contextmanager
