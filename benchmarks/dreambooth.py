@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
     parser.add_argument("--ways", nargs="+", choices=dreambooth.WAYS, default=list(dreambooth.WAYS))
     parser.add_argument("--weights", nargs="+", type=float, default=[1.0, 0.0], help="of the prior")
-    parser.add_argument("--steps", type=int, default=550)
+    parser.add_argument("--steps", type=int, default=450)
     parser.add_argument("--rate", type=float, help="learning rate (default: by way)")
     parser.add_argument("--rank", type=int, default=16)
     options = parser.parse_args()

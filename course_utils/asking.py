@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from course_utils import profile, scores
+from course_utils import profile, scores, train
 from course_utils.data import grammar
 
 
@@ -18,25 +17,34 @@ def medium() -> str:
     return profile.pick(mini="a drawing of a", full="a photo of a")
 
 
-def usual() -> dict[str, int]:
-    """What `generate` is given for many pictures: steps, and how many at once."""
-    return {"steps": profile.effort(mini=20, full=25), "batch": profile.pick(mini=64, full=4)}
+def usual() -> dict:
+    """What `generate` is given for many pictures: steps, how many at once, and the precision."""
+    steps, batch = profile.effort(mini=20, full=25), profile.pick(mini=64, full=4)
+    return {"steps": steps, "batch": batch, "precision": profile.pick(mini="auto", full="fp32")}
 
 
 @torch.no_grad()
 def generate(
-    pipeline, texts: Sequence[str], seed=1, batch=50, steps=25, latents: bool = False, **settings
+    pipeline,
+    texts: Sequence[str],
+    seed=1,
+    batch=50,
+    steps=25,
+    latents: bool = False,
+    precision="fp32",
+    **settings,
 ) -> Tensor:
     """Pictures for prompts by the stock pipeline: (N, 3, H, W) in [-1, 1]; or latents, (N, C, h, w).
 
-    settings: of the pipeline's call; those that are lists have a value for each prompt.
+    precision: see `train.autocast`; "fp32" is that of the pipeline's own weights. settings: of the pipeline's
+    call; those that are lists have a value for each prompt.
     """
     generator, parts, texts = torch.Generator().manual_seed(seed), [], list(texts)
     pipeline.set_progress_bar_config(disable=True)
     form = "latent" if latents else "np"
     for i in range(0, len(texts), batch):
         part = {k: v[i : i + batch] if isinstance(v, list) else v for k, v in settings.items()}
-        with _mixed(pipeline):
+        with train.autocast(pipeline.unet.device, "fp16" if _is_mixed(pipeline) else precision):
             made = pipeline(
                 texts[i : i + batch], num_inference_steps=steps, generator=generator, output_type=form, **part
             ).images
@@ -44,11 +52,9 @@ def generate(
     return torch.cat(parts)
 
 
-def _mixed(pipeline):
-    """What lets parts in single and in half precision work together."""
-    kinds = {part.dtype for part in (pipeline.unet, pipeline.text_encoder, pipeline.vae)}
-    mixed = len(kinds) > 1
-    return torch.autocast(pipeline.unet.device.type, torch.float16) if mixed else nullcontext()
+def _is_mixed(pipeline):
+    """Whether some of its parts are in single and some in half precision."""
+    return len({part.dtype for part in (pipeline.unet, pipeline.text_encoder, pipeline.vae)}) > 1
 
 
 def prompts(count: int, combinations: str, seed: int, **fixed: str) -> tuple[list[str], dict[str, Tensor]]:

@@ -378,15 +378,34 @@ def recall(model: Learner, snapshot: str | Path) -> None:
 def assemble(pipeline, learner: Learner, learning: bool = False):
     """A pipeline with what was learned; the other parts are shared with the given one.
 
-    What was learned takes on the precision of the given one, unless it is to go on learning: then only
-    `asking.generate` can draw with it.
+    What was learned takes on the precision of the given one, and adapters are merged, in a copy; unless it is
+    to go on learning: then only `asking.generate` can draw with it.
     """
     if not learning:
         _cast(learner.eval().parameters(), pipeline.unet.dtype)
+        learner = _merged(learner)
     parts = pipeline.components | {"unet": learner.unet}
     if learner.text_encoder is not None:
         parts["text_encoder"] = learner.text_encoder
     return _same_kind(pipeline, parts)
+
+
+def _merged(learner):
+    """The learner; if it has adapters, a copy in which they are added to their matrices."""
+    if not hasattr(learner.unet, "peft_config"):
+        return learner
+    merged = copy.deepcopy(learner)
+    _merge(merged)
+    return merged
+
+
+def _merge(part):
+    """Add the adapters in a part to their matrices: a product less for each, at every call."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in part.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
 
 
 def save(learner: Learner, folder: str | Path) -> int:
@@ -470,6 +489,8 @@ def _put_adapters(pipeline, path):
         raise _misfit(path, error) from error
     if not any("lora" in name for name, _ in pipeline.unet.named_parameters()):
         raise _misfit(path, tr("none of its weights belongs to the U-Net"))
+    for part in (pipeline.unet, pipeline.text_encoder):
+        _merge(part)
 
 
 def _like(text_encoder, folder):

@@ -42,7 +42,7 @@ COSTS = {
     "unit2/02_class_conditioned_diffusion_model_example": {"mini": Cost(3, 1, 0), "full": Cost(15, 4, 18)},
     "unit3/01_stable_diffusion_introduction": {"mini": Cost(3, 1.2, 0), "full": Cost(10, 8, 10600)},
     "unit3/02_stable_diffusion_deep_dive": {"mini": Cost(3, 1, 0), "full": Cost(15, 12, 3350)},
-    "hackathon/dreambooth": {"mini": Cost(8, 1.5, 0), "full": Cost(120, 13, 3350)},
+    "hackathon/dreambooth": {"mini": Cost(5, 1.5, 0), "full": Cost(120, 13, 3350)},
 }
 
 

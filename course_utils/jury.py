@@ -79,11 +79,13 @@ class Jury:
 
     def judge(self, pipeline, **settings) -> Judged:
         """Let a pipeline draw, and score it. settings: of `asking.generate`."""
-        named, plain = (_draw(pipeline, texts, **settings) for texts in (self.named, self.plain))
+        named, unnamed = (
+            _draw(pipeline, texts, **settings) for texts in (self.named, self.plain + self.short)
+        )
+        plain, short = unnamed.split([len(self.plain), len(self.short)])
         subject = self.is_subject(named).float().mean().item()
         context = (self.read_context(named) == self.asked).float().mean().item()
-        short = _draw(pipeline, self.short, **settings) if self.short else plain
-        leak = self.is_subject(short).float().mean().item()
+        leak = self.is_subject(short if self.short else plain).float().mean().item()
         kept = self.plain_right(plain) / max(self.before, 1e-6)
         return Judged(Scores(subject, context, kept, leak), named, plain)
 

@@ -49,7 +49,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add_way(parser.add_argument_group("what learns, and what is to stay"))
     script.add_training(
         parser,
-        steps=profile.pick(mini=550, full=800),
+        steps=profile.pick(mini=450, full=800),
         batch_size=profile.pick(mini=4, full=1),
         learning_rate=None,
         ema_decay=0.0,

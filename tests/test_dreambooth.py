@@ -395,6 +395,8 @@ def test_what_is_saved_opens_in_stock_classes_and_draws_the_same(pipeline, examp
 
     assert abs(draw(learned) - draw(pipeline)).max() > 0.003
     assert abs(draw(learned) - draw(stock)).max() < 0.01  # half precision
+    if way == "lora":
+        stock.fuse_lora()  # the sums are rounded otherwise
     assert abs(draw(stock) - draw(again)).max() < 1e-5
     assert pipeline.unet is not again.unet
     assert (pipeline.text_encoder is again.text_encoder) == (way == "unet")
