@@ -2,7 +2,9 @@
 
 The layers are those of a UNet2DConditionModel of Diffusers, and so are the answers, but for rounding. What a
 call of the model computes anew each time, though only zt has changed, is known here beforehand: each layer's
-keys and values of the text, and each block's share of the timestep. And sums are formed in place, which saves
+keys and values of the text, and each block's share of the timestep. Queries, keys and values of the pixels
+come from one product. A pixel's channels lie side by side in memory, as convolutions and transformers both
+like them, so nothing is copied from the one order to the other. And sums are formed in place, which saves
 fetching and storing numbers. What is left is plain to read, too.
 """
 
@@ -51,11 +53,12 @@ class Swift:
             for part in parts
             if hasattr(part, "attn2")
         }
+        self.looks = {part.attn1: _as_one(part.attn1) for part in parts if hasattr(part, "attn2")}
 
     def __call__(self, zt: Tensor, t: Tensor) -> Tensor:
         """(B, C, h, w), (B,) -> (B, C, h, w)."""
         unet, number = self.unet, self.numbers[int(t[0])]
-        h = unet.conv_in(zt.to(unet.dtype))
+        h = unet.conv_in(zt.to(unet.dtype, memory_format=torch.channels_last))
         kept = [h]
         for block in unet.down_blocks:
             for resnet, attention in _layers(block):
@@ -91,13 +94,14 @@ class Swift:
         x = part.norm(h).flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, h * w, C)
         x = _project(part.proj_in, x)
         for layer in part.transformer_blocks:
-            y, pixels = layer.norm1(x), layer.attn1
-            keys_values = [split_heads(to(y), pixels.heads) for to in (pixels.to_k, pixels.to_v)]
-            x += _attention(pixels, y, *keys_values)
-            x += _attention(layer.attn2, layer.norm2(x), *self.text[layer])
+            looks = linear(layer.norm1(x), self.looks[layer.attn1]).chunk(3, -1)
+            x += _attention(layer.attn1, *(split_heads(look, layer.attn1.heads) for look in looks))
+            query = split_heads(layer.attn2.to_q(layer.norm2(x)), layer.attn2.heads)
+            x += _attention(layer.attn2, query, *self.text[layer])
             value, gate = layer.ff.net[0].proj(layer.norm3(x)).chunk(2, -1)
             x += layer.ff.net[2](gelu(gate).mul_(value))
-        return h + _project(part.proj_out, x).transpose(1, 2).reshape(h.shape)
+        h += _project(part.proj_out, x).transpose(1, 2).unflatten(2, h.shape[2:])
+        return h
 
 
 def _layers(block):
@@ -105,9 +109,16 @@ def _layers(block):
     return zip(block.resnets, getattr(block, "attentions", [None] * len(block.resnets)), strict=True)
 
 
-def _attention(part, x, keys, values):
-    answer = scaled_dot_product_attention(split_heads(part.to_q(x), part.heads), keys, values)
+def _attention(part, query, keys, values):
+    answer = scaled_dot_product_attention(query, keys, values)
     return part.to_out[0](answer.transpose(1, 2).flatten(2))  # (B, heads, N, C / heads) -> (B, N, C)
+
+
+def _as_one(part):
+    """What makes queries, keys and values, adapters included, as one matrix: (3 C, C)."""
+    maps = (part.to_q, part.to_k, part.to_v)
+    unit = torch.eye(part.to_q.in_features, device=part.to_q.weight.device, dtype=part.to_q.weight.dtype)
+    return torch.cat([to(unit).T for to in maps])
 
 
 def _project(part, x):
