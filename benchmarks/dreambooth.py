@@ -24,7 +24,7 @@ MOST_LEAK = 0.05
 
 def main() -> None:
     os.environ["COURSE_SCALE"] = "mini"
-    from course_utils import dreambooth
+    from course_utils import dreambooth, runs
     from course_utils.data.subjects import SUBJECTS
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -46,7 +46,8 @@ def main() -> None:
                 if key not in known:
                     known[key] = measure(subject, way, weight, options.steps, rate, options.rank)
                     RESULTS.parent.mkdir(exist_ok=True)
-                    RESULTS.write_text(json.dumps(known, indent=1))
+                    with runs.whole_file(RESULTS) as file:
+                        file.write_text(json.dumps(known, indent=1))
                 print(f"{key:<64}{told(known[key], weight)}", flush=True)
 
 

@@ -95,7 +95,8 @@ def pictures(source: str, size_px: int, count: int | None = None) -> data.ImageS
     """Pictures of one subject: "bubble", "ember" or "pebble", drawn; or a folder; or a set on the Hub.
 
     count: how many at most (drawn: 6 if not given). The drawn ones are Scenes, with captions, in a meadow, at
-    night and at sunset. Raises ValueError if fewer than 3 pictures can be used, and what `data.load` raises.
+    night and at sunset. Raises ValueError if fewer than 3 pictures of a folder or set can be used, and what
+    `data.load` raises.
     """
     if source in SUBJECTS:
         return data.subject(source, count or 6, size_px=size_px, background=SEEN)
@@ -412,12 +413,17 @@ def save(learner: Learner, folder: str | Path) -> int:
     """Write what was learned as stock classes read it, in half precision; returns its size in bytes.
 
     Adapters become pytorch_lora_weights.safetensors, for `pipeline.load_lora_weights(folder)`; whole parts
-    become the folders unet/ and text_encoder/.
+    become the folders unet/ and text_encoder/. What lay in the folder before goes.
     """
-    folder = Path(folder)
+    with runs.whole_folder(folder) as place:
+        _save_parts(learner, place)
+    return _size(Path(folder))
+
+
+def _save_parts(learner, folder):
     if hasattr(learner.unet, "peft_config"):
         _save_adapters(learner, folder)
-        return _size(folder)
+        return
     half = copy.deepcopy(learner.unet)
     _cast(half.parameters(), torch.float16)
     half.save_pretrained(folder / "unet")
@@ -425,7 +431,6 @@ def save(learner: Learner, folder: str | Path) -> int:
         weights = {name: value.half() for name, value in learner.text_encoder.state_dict().items()}
         # half in the file alone: Transformers 5 would compute in what the configuration names
         learner.text_encoder.save_pretrained(folder / "text_encoder", state_dict=weights)
-    return _size(folder)
 
 
 def _size(folder):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
+from course_utils import scores
 from course_utils.diffusion import Denoiser, at
 from course_utils.messages import tr
 
@@ -124,14 +125,10 @@ def clip_loss(
     tokens = tokenizer(prompt, truncation=True, return_tensors="pt").to(clip.device)
     with torch.no_grad():
         wanted = clip.text_projection(clip.text_model(**tokens).pooler_output)  # (1, D)
-    mean, std = (
-        torch.tensor(values).reshape(1, 3, 1, 1) for values in (processor.image_mean, processor.image_std)
-    )
 
     def loss(x0_hat):
         pieces = cut_outs(x0_hat, count, clip.config.vision_config.image_size, generator)
-        pixels = ((pieces + 1) / 2 - mean.to(x0_hat)) / std.to(x0_hat)
-        seen = clip.visual_projection(clip.vision_model(pixel_values=pixels).pooler_output)  # (count * B, D)
+        seen = scores.clip_features(clip, processor, pieces)  # (count * B, D)
         return 1 - cosine_similarity(seen, wanted).reshape(count, -1).mean(0)  # (count * B,) -> (B,)
 
     return loss

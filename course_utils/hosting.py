@@ -131,7 +131,8 @@ def token() -> Token | None:
             found = source()
         except Exception:  # not this host, or no such secret: ask the next
             continue
-        return Token(found.strip()) if found and found.strip() else None
+        if found and found.strip():
+            return Token(found.strip())
     return None
 
 

@@ -83,7 +83,8 @@ def draw(
     unet, scheduler, prompts = pipeline.unet, pipeline.scheduler, list(prompts)
     shape = (len(prompts), unet.config.in_channels, *[unet.config.sample_size] * 2)
     zt = torch.randn(shape, generator=generator, device=generator.device if generator else None)
-    alpha_bar, ts = scheduler.alphas_cumprod, diffusion.spaced_timesteps(steps)
+    alpha_bar = scheduler.alphas_cumprod
+    ts = diffusion.spaced_timesteps(steps, len(alpha_bar))
     with train.autocast(unet.device, precision):
         *asked, empty = read(pipeline, [*prompts, ""])
         states = torch.stack([empty] * len(asked) + asked if scale > 1 else asked)  # (2 B or B, 77, width)
@@ -190,7 +191,7 @@ def _about_size(height, width, side) -> Iterator[str]:
     sizes = {"height": height, "width": width}
     for name, size_px in sizes.items():
         if size_px is not None and size_px % side:
-            low = size_px // side * side
+            low = max(1, size_px // side) * side
             yield tr(
                 "Got {name}={size_px}, expected a multiple of {side}, the width of one latent: take "
                 "{low} or {high}.",

@@ -59,7 +59,8 @@ class _Allocations(TorchDispatchMode):
 
 
 def footprint(model: nn.Module, batch, loss: train.Loss, recipe: train.Recipe) -> Footprint:
-    """What one step of `train.train` with one batch needs: see `Footprint`. The model is left as it was.
+    """What one step of `train.train` with one batch needs: see `Footprint`. The weights are left as they
+    were; gradients are gone afterwards.
 
     Model and batch may be on the device "meta", where tensors have a shape and no content: then nothing is
     computed, and networks of any size can be measured on any machine, as if they were on a CPU. Counted are

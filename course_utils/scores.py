@@ -182,7 +182,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     """Fréchet distance of two sets of features, (N, D) and (M, D), each taken as a Gaussian.
 
     |mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2)) (Heusel et al. 2017, eq. 6; there with Inception's
-    features: figures of other feature extractors are not comparable). Needs more than D rows of each.
+    features: figures of other feature extractors are not comparable). With D rows or fewer the Gaussians are
+    flat in some directions, and the distance is larger than it would be with more.
     """
     a, b = a.double(), b.double()
     if min(len(a), len(b)) < 2 or a.shape[1] != b.shape[1]:
@@ -232,6 +233,8 @@ def save_judge(judge: Judge, folder) -> None:
 
     from safetensors.torch import save_file
 
+    from course_utils.runs import whole_file
+
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "questions": judge.questions,
@@ -240,7 +243,8 @@ def save_judge(judge: Judge, folder) -> None:
         "size_px": judge.size_px,
     }
     weights = {name: value.half().contiguous() for name, value in judge.state_dict().items()}
-    save_file(weights, folder / "judge.safetensors", metadata={"config": json.dumps(config)})
+    with whole_file(folder / "judge.safetensors") as file:
+        save_file(weights, file, metadata={"config": json.dumps(config)})
 
 
 def load_judge(name: str) -> Judge:

@@ -64,7 +64,7 @@ def add_training(parser: argparse.ArgumentParser, **defaults) -> None:
         "--ema-decay", type=float, default=0.995, help="share of the weights' average kept each step; 0: none"
     )
     group.add_argument(
-        "--precision", choices=("auto", "bf16", "fp16", "fp32"), default="auto",
+        "--precision", choices=train.PRECISIONS, default="auto",
         help="auto: bfloat16 where the processor is fast at it",
     )  # fmt: skip
     group.add_argument("--seed", type=int, default=0, help="of everything random")
@@ -106,7 +106,8 @@ class Task(Protocol):
 
 
 def run(name: str, options: argparse.Namespace, build: Build) -> int:
-    """Train an unconditional model; the exit code is 0, or 2 after a sentence about what stood in the way.
+    """Train an unconditional model; the exit code is 0, 2 after a sentence about what stood in the way,
+    and 130 if it was interrupted.
 
     build(options, load): the pictures, the network and the scheduler; `load(size_px)` reads the pictures that
     the options name.
@@ -225,7 +226,7 @@ class Unconditional:
         shape = (16, network.config.in_channels, network.config.sample_size, network.config.sample_size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(self.options.seed))
         denoise = diffusion.denoiser(network, self.alpha_bar, self.prediction)
-        steps = diffusion.spaced_timesteps(20)
+        steps = diffusion.spaced_timesteps(20, len(self.alpha_bar))
         return diffusion.last(
             diffusion.dpm_solver(denoise, noise.to(self.alpha_bar.device), self.alpha_bar, steps)
         )

@@ -74,7 +74,7 @@ class Entry:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10:
                 raise ValueError(
                     tr(
-                        "got the {name} score {value!r}, expected a share, a number from 0 up.",
+                        "got the {name} score {value!r}, expected a number from 0 to 10.",
                         name=name,
                         value=value,
                     )
@@ -201,7 +201,7 @@ def _usage(entry):
         "\nfrom course_utils import checkpoints": mini,
         f"\npipeline = {base}": True,
         'place = "this folder or its Hub id"': True,
-        "pipeline.load_lora_weights(place)": not whole,
+        'pipeline.load_lora_weights(place, weight_name="pytorch_lora_weights.safetensors")': not whole,
         'unet = UNet2DConditionModel.from_pretrained(place, subfolder="unet")': whole,
         "pipeline.unet = unet.to(pipeline.device)": whole,
         'text_encoder = CLIPTextModel.from_pretrained(place, subfolder="text_encoder")': text,

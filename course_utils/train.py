@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from course_utils import diffusion, profile
-from course_utils.messages import tr
+from course_utils.messages import none_of, tr
+
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Run:
         self.model.load_state_dict(frozen | state["model"])
         self.ema.load_state_dict(frozen | state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state.get("scaler", {}))
+        self.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds = state["step"], state["seconds"]
 
     def _without_frozen(self, model):
@@ -216,10 +218,8 @@ def _seed(*numbers):
 def autocast(device: torch.device, precision: str):
     """Context in which matrix products run in the chosen precision; see `Recipe.precision`."""
     halves = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
-    if precision not in ("auto", *halves):
-        raise ValueError(
-            tr("got precision={precision!r}, expected auto, bf16, fp16 or fp32.", precision=precision)
-        )
+    if precision not in PRECISIONS:
+        raise ValueError(none_of("precision", precision, PRECISIONS))
     fast = "bf16" if profile.fast_bf16(device.type) else "fp32"
     half = halves[fast if precision == "auto" else precision]
     return torch.autocast(device.type, half) if half else nullcontext()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:
-    """Sines and cosines of t at `width` / 2 frequencies, from 1 down to 1/10000: (B,) -> (B, width).
+    """Sines and cosines of t at `width` / 2 frequencies, from 1 down towards 1/10000: (B,) -> (B, width).
 
     Vaswani et al. 2017, section 3.5: [sin(t f_0), ..., cos(t f_0), ...] with f_i = 10000^(-i / (width / 2)).
     """

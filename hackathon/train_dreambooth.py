@@ -140,7 +140,8 @@ class DreamBooth:
     def begin(self, folder, notes):
         """Encode what is learned, and draw what is to stay, or take what an earlier start has drawn."""
         if notes:
-            print(*self.words.caveats(self.base.tokenizer), sep="\n", end="")
+            for caveat in self.words.caveats(self.base.tokenizer):
+                print(caveat)
         options, weight = self.options, self.options.prior_weight or None
         subject = dreambooth.encode(self.base, self.images.images, self.prompts, options.flip)
         prior = self._prior(folder / "prior.pt") if weight else None

@@ -8,8 +8,8 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
 
-from course_utils import data, scores, train
-from recipes import common, score, sd
+from course_utils import attention, data, scores, train
+from recipes import common, score, sd, vae
 from recipes.inpainting import widened
 
 BATCH = 32
@@ -78,10 +78,10 @@ def build() -> None:
 
 def facts(pipeline) -> dict[str, str]:
     """For the card: what `measured` says."""
-    hits, kept, seen = measured(pipeline)
+    hits, kept, through, seen = measured(pipeline)
     return {
         "outline kept (mean IoU of the subject)": f"{kept:.3f} (read in the given pictures themselves: "
-        f"{seen:.3f})",
+        f"{seen:.3f}, after the VAE: {through:.3f})",
         "right": score.shares(hits),
     }
 
@@ -89,10 +89,10 @@ def facts(pipeline) -> dict[str, str]:
 @torch.no_grad()
 def measured(
     pipeline, count: int = 300, seed: int = common.TEST_SEED
-) -> tuple[dict[str, float], float, float]:
+) -> tuple[dict[str, float], float, float, float]:
     """Drawn anew with other colours, patterns and backgrounds: the shares of pictures with each attribute
-    as asked, and the mean IoU of the subject's outline, as the depth network sees it in the new pictures and
-    in the given ones."""
+    as asked, and the mean IoU of the subject's outline, as the depth network sees it in the new pictures, in
+    the given ones after encoding and decoding, and in the given ones."""
     judge = scores.load_judge("judge-scenes")
     scenes = data.scenes(count, seed=seed, combinations="any", style="flat")
     _, wanted = score.prompts(count, "any", seed=seed + 2)
@@ -100,15 +100,11 @@ def measured(
     x = data.to_model(scenes.images)
     images = [Image.fromarray(picture) for picture in scenes.images.permute(0, 2, 3, 1).numpy()]
     made = score.generate(pipeline, score.captions_of(wanted), image=images, strength=1.0)
-    seen, again = (
-        torch.cat([pipeline.depth_estimator(part).predicted_depth for part in y.split(100)])
-        for y in (x, made)
-    )
     truth = scenes.masks[:, 0] > 127
-    hits = score.right(judge, made, wanted)
-    return hits, _overlap(again > SUBJECT_DEPTH, truth), _overlap(seen > SUBJECT_DEPTH, truth)
 
+    def overlap(y):
+        seen = torch.cat([pipeline.depth_estimator(part).predicted_depth for part in y.split(100)])
+        return attention.overlap(seen > SUBJECT_DEPTH, truth).mean().item()
 
-def _overlap(a: Tensor, b: Tensor) -> float:
-    """Mean intersection over union of pairs of masks, (N, H, W)."""
-    return ((a & b).sum((1, 2)) / (a | b).sum((1, 2))).mean().item()
+    through = vae.rebuild(pipeline.vae, scenes.images)
+    return score.right(judge, made, wanted), overlap(made), overlap(through), overlap(x)

@@ -45,6 +45,26 @@ def test_garbage_is_answered_not_raised(function, garbage):
     assert "Not yet" in repr(verdict)
 
 
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        lambda: check.introduction.pixel_range(lambda images: (images / 127.5 - 1).tolist()),
+        lambda: check.introduction.pixel_range(lambda images: (images / 127.5 - 1).numpy()),
+        lambda: check.conditioning.both_answers(lambda model, xt, *a: (xt.numpy(), xt.numpy())),
+    ],
+)
+def test_what_is_no_tensor_is_answered_not_raised(verdict):
+    assert "expected" in verdict().message and not verdict()
+
+
+def test_gradients_of_a_loss_of_ones_own_pass():
+    def gather(model, loss, batches):
+        for x in batches:
+            ((model(x) - 1).square().mean() / len(batches)).backward()
+
+    assert check.finetuning.accumulation(gather)
+
+
 def test_what_the_readers_code_raised_is_told():
     verdict = check.introduction.pixel_range(lambda images: 1 / 0)
     assert "ZeroDivisionError" in verdict.message

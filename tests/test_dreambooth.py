@@ -403,6 +403,13 @@ def test_what_is_saved_opens_in_stock_classes_and_draws_the_same(pipeline, examp
     assert not any("lora" in name for name, _ in pipeline.text_encoder.named_parameters())
 
 
+def test_what_was_saved_before_is_gone(pipeline, tmp_path):
+    dreambooth.save(dreambooth.learner(pipeline, "lora"), tmp_path / "out")
+    size = dreambooth.save(dreambooth.learner(pipeline, "unet"), tmp_path / "out")
+    (weights,) = (tmp_path / "out").rglob("*.safetensors")
+    assert weights.parent.name == "unet" and weights.stat().st_size == size
+
+
 def test_adapters_are_small_and_in_half_precision(pipeline, tmp_path):
     learner = dreambooth.learner(pipeline, "lora", rank=2)
     count = sum(p.numel() for p in learner.parameters() if p.requires_grad)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from diffusers import DDPMPipeline
+from diffusers import DDPMPipeline, DDPMScheduler
 from PIL import Image
 
 from course_utils import checkpoints, data, runs
@@ -33,6 +33,14 @@ def test_it_begins_where_the_model_ended(tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
     scheduler = DDPMPipeline.from_pretrained(tmp_path / "run" / "pipeline").scheduler.config
     assert (scheduler.beta_schedule, scheduler.prediction_type) == ("squaredcos_cap_v2", "sample")
+
+
+def test_a_model_may_have_other_timesteps_than_a_thousand(tmp_path):
+    pipeline = DDPMPipeline.from_pretrained(checkpoints.MINIATURES / "ddpm-butterflies")
+    pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config, num_train_timesteps=100)
+    pipeline.save_pretrained(tmp_path / "model")
+    assert main("--model", tmp_path / "model", "--steps", 1, "--output", tmp_path / "run") == 0
+    assert (tmp_path / "run" / "samples" / "step_000001.png").exists()
 
 
 def test_it_learns_samples_and_resumes(tmp_path):

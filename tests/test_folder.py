@@ -213,6 +213,14 @@ def test_what_is_below_counts_and_what_is_hidden_does_not(tmp_path):
     assert len(data.folder(tmp_path, size_px=8, limit=2)) == 2
 
 
+def test_what_cannot_be_read_does_not_count_towards_the_limit(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    for name in ("b.png", "c.png", "d.png"):
+        halves().save(tmp_path / name)
+    found = data.folder(tmp_path, size_px=8, limit=2)
+    assert len(found) == 2 and len(found.skipped) == 1
+
+
 def test_a_picture_is_cut_to_its_middle_and_not_squeezed(tmp_path):
     tall = Image.new("RGB", (30, 90), GREEN)
     tall.paste(RED, (0, 30, 30, 60))

@@ -86,6 +86,8 @@ def test_a_token_comes_from_the_environment_first(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(userdata=userdata))
     monkeypatch.setenv("HF_TOKEN", "environment")
     assert hosting.token() == "environment"
+    monkeypatch.setenv("HF_TOKEN", " ")
+    assert hosting.token() == "colab HF_TOKEN"
     monkeypatch.delenv("HF_TOKEN")
     assert hosting.token() == "colab HF_TOKEN"
 

@@ -208,7 +208,7 @@ def test_depth_to_image_in_the_stock_pipeline(parts, like_sd, scenes):
     )
     more = {"depth_estimator": estimator.eval(), "feature_extractor": depth.processor()}
     pipeline = sd.assemble(StableDiffusionDepth2ImgPipeline, inpainting.widened(5), **more)
-    hits, kept, seen = depth.measured(pipeline, count=4)
+    hits, kept, through, seen = depth.measured(pipeline, count=4)
     assert set(hits) == {*scenes.labels, "all"} and 0 <= kept <= 1 and 0 <= seen <= 1
 
 
@@ -220,7 +220,7 @@ def test_the_upscaler_in_the_stock_pipeline(parts, scenes):
     assert 0 < value < 20 and norm > 0
     more = {"low_res_scheduler": upscaler.low_res_scheduler(), "max_noise_level": upscaler.MAX_NOISE}
     pipeline = sd.assemble(StableDiffusionUpscalePipeline, unet, vae=auto, **more)
-    assert all(0 < decibels < 60 for decibels in upscaler.measured(pipeline, count=2))
+    assert all(0 < decibels < 60 for decibels in upscaler.measured(pipeline, count=2).values())
 
 
 def test_psnr_of_a_known_error():

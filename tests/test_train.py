@@ -189,7 +189,7 @@ def test_precision():
         assert torch.ones(2, 2).mm(torch.ones(2, 2)).dtype == torch.bfloat16
     with train.autocast(cpu, "fp32"):
         assert torch.ones(2, 2).mm(torch.ones(2, 2)).dtype == torch.float32
-    with pytest.raises(ValueError, match="got precision='fp8', expected auto, bf16, fp16 or fp32"):
+    with pytest.raises(ValueError, match="got precision='fp8', expected one of auto, bf16, fp16, fp32"):
         train.autocast(cpu, "fp8")
     run = train.Run(network(), replace(RECIPE, precision="bf16"))
     list(train.train(run, batches(), plain_loss))

@@ -30,7 +30,7 @@ def find_notebooks(names=(), root=ROOT):
     """
     if names:
         return [existing(Path(name), root) for name in names]
-    paths = sorted(path for folder in FOLDERS for path in Path(root).glob(folder + "/*.ipynb"))
+    paths = [path for folder in FOLDERS for path in sorted(Path(root).glob(folder + "/*.ipynb"))]
     return paths or sys.exit(f"There are no notebooks in {root}: unit1/*.ipynb and so on were expected.")
 
 

@@ -138,7 +138,8 @@ def both_answers(function) -> Verdict:
         return failed
     if got is None or got is Ellipsis:
         return empty()
-    if not isinstance(got, (tuple, list)) or [getattr(x, "shape", None) for x in got] != [xt.shape] * 2:
+    pair = isinstance(got, (tuple, list)) and all(isinstance(x, torch.Tensor) for x in got)
+    if not pair or [x.shape for x in got] != [xt.shape] * 2:
         return wrong(
             tr("expected two answers, each of the shape of xt, (B, 1, H, W): cut what comes in two.")
         )

@@ -68,7 +68,7 @@ def accumulation(function) -> Verdict:
         )
     if any(p.grad is None for p in model.parameters()):
         return wrong(tr("no gradients have come: call .backward() on the loss of each batch."))
-    if max(seen) > 4:
+    if max(seen, default=0) > 4:
         return wrong(
             tr("all pictures went through at once: right, but as much memory as one large batch needs.")
         )

@@ -30,11 +30,12 @@ def pixel_range(to_model) -> Verdict:
     verdict = compare(
         got, exact / 127.5 - 1, tr("0 becomes -1, 255 becomes 1, the shape stays."), causes, 1e-5
     )
-    if verdict and got.dtype != torch.float32:
+    kind = got.dtype if isinstance(got, torch.Tensor) else type(got).__name__
+    if verdict and kind != torch.float32:
         return wrong(
             tr(
                 "the numbers are right, but of type {dtype}, expected torch.float32: call .float().",
-                dtype=got.dtype,
+                dtype=kind,
             )
         )
     return verdict

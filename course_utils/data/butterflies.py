@@ -48,9 +48,6 @@ class Butterflies:
     images: np.ndarray
     attributes: dict[str, np.ndarray]
 
-    def __len__(self):
-        return len(self.images)
-
 
 def draw(count: int, *, size_px: int = 32, seed: int = 0, start: int = 0) -> Butterflies:
     """Draw pictures number `start` to `start + count - 1` of the endless set with this seed."""
@@ -132,7 +129,7 @@ def _wings(x, y, chosen, wing, accent, rng):
         alpha = np.clip(edge / 0.03 + 0.5, 0, 1)
         yield (
             alpha,
-            _wing_colour(along, across, edge, half_width, pattern, frequency, phase, border, wing, accent),
+            _wing_colour(along, across, edge, pattern, frequency, phase, border, wing, accent),
         )
 
 
@@ -153,11 +150,11 @@ def _outline(along, width, belly):
     return np.where((along > 0) & (along < 1), width * shape, -0.05)
 
 
-def _wing_colour(along, across, edge, half_width, pattern, frequency, phase, border, wing, accent):
+def _wing_colour(along, across, edge, pattern, frequency, phase, border, wing, accent):
     """Colour of a wing: (3, side, side)."""
     shade = 0.72 + 0.36 * np.clip(along, 0, 1)
     colour = wing * shade
-    mark = _pattern(along, across, half_width, pattern, frequency, phase)
+    mark = _pattern(along, across, pattern, frequency, phase)
     colour = colour + mark * (accent - colour)
     dark = np.clip((border - np.minimum(edge, (1.02 - along) * 0.8)) / 0.05, 0, 1) * 0.85
     dark = dark * np.clip(along * 3, 0, 1)
@@ -166,7 +163,7 @@ def _wing_colour(along, across, edge, half_width, pattern, frequency, phase, bor
     return colour + dark * (0.22 * wing - colour)
 
 
-def _pattern(along, across, half_width, pattern, frequency, phase):
+def _pattern(along, across, pattern, frequency, phase):
     """How much accent colour each place gets: (side, side), 0..1."""
     if pattern == "plain":
         return 0.25 * np.clip(1 - np.abs(across) / 0.08, 0, 1)

@@ -20,21 +20,21 @@ MAX_PIXELS = 100_000_000  # 300 MB once decoded; a larger file is more likely a 
 
 
 def read_folder(path, size_px: int, limit: int | None = None) -> tuple[Stored, list[str]]:
-    """Read the pictures below `path`, in the order of their names, one at a time.
+    """Read the pictures below `path`, in the order of their names, one at a time, `limit` at most.
 
     Returns them as (N, 3, size_px, size_px) on the disk, and a sentence for each picture file that was
     skipped. Raises FileNotFoundError or NotADirectoryError for a wrong path, ValueError if no usable picture
     is left, and OSError if the disk has no room.
     """
     refused = []  # (name, reason)
-    images = store(_usable(path, size_px, limit, refused), (3, size_px, size_px))
+    images = store(islice(_usable(path, size_px, refused), limit), (3, size_px, size_px))
     return images, [tr("skipped {name}: {reason}.", name=name, reason=reason) for name, reason in refused]
 
 
-def _usable(path, size_px, limit, refused):
+def _usable(path, size_px, refused):
     """The pictures that can be read, at least one; the others go to `refused`."""
     none = True
-    for file in islice(picture_files(path), limit):
+    for file in picture_files(path):
         try:
             pixels = read_picture(file, size_px)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

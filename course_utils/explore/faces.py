@@ -47,11 +47,12 @@ def _draw_three_faces(figure, x0, denoise, alpha_bar, decode, t, error, seed):
     within("t", t, 0, len(alpha_bar) - 1)
     known("error", error, dict.fromkeys(ERRORS))
     generator, ts = torch.Generator().manual_seed(seed), torch.tensor([t])
+    device, x0, alpha_bar = x0.device, x0.cpu(), alpha_bar.cpu()  # not every GPU has float64
     eps, wrong = (torch.randn(x0.shape, generator=generator).to(x0) for _ in range(2))
     xt = diffusion.add_noise(x0, eps, ts, alpha_bar)
-    x0_hat = denoise(xt, ts.to(x0.device))
+    x0_hat = denoise(xt.to(device), ts.to(device)).cpu()
     told = faces(xt, x0_hat, ts, alpha_bar, error * wrong / wrong.square().mean().sqrt())
-    pictures = decode(torch.cat([xt, x0_hat, *(x.to(x0) for x in told.values())]))
+    pictures = decode(torch.cat([xt, x0_hat, *(x.to(x0) for x in told.values())]).to(device))
     left, right = figure.subplots(
         1,
         2,
