@@ -23,10 +23,10 @@ def measure(quick: bool) -> dict:
     """The peak, and the shares of it."""
     sides, seconds = (SIDES[:3], 0.2) if quick else (SIDES, 1.0)
     peak = {name: matrix_peak(kind, sides, seconds) for name, kind in KINDS.items()}
-    work = {"rounds": 1, "steps": 1} if quick else {"rounds": 5, "steps": 3}
+    rounds = 1 if quick else 5
     races = {
-        "wide": throughput.race("wide", **work),
-        "small": throughput.race("small", **work, with_peers=not quick),
+        "wide": throughput.race("wide", rounds=rounds, steps=1 if quick else 3),
+        "small": throughput.race("small", rounds=rounds, steps=1 if quick else 12, with_peers=not quick),
     }
     reached = {name: speeds(race) for name, race in races.items()}
     try:

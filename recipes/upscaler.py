@@ -15,7 +15,7 @@ PICTURES = 10_000
 MAX_NOISE = (
     350  # of the small picture, in timesteps: Ho et al. 2022 (cascaded diffusion) call it augmentation
 )
-RECIPE = train.Recipe(steps=2400, learning_rate=1.5e-3, warmup_steps=100, ema_decay=0.998, precision="fp32")
+RECIPE = train.Recipe(steps=9600, learning_rate=1.5e-3, warmup_steps=100, ema_decay=0.998)
 FEW = 2  # steps
 ABOUT = "Super-resolution: 16 x 16 pixels become 64 x 64."
 
