@@ -117,9 +117,12 @@ def verified(name: str) -> str:
 
 def note_checksums() -> None:
     """Write down the checksum of every file of every miniature but the cards, as they lie there now."""
+    from course_utils.runs import whole_file
+
     files = sorted(path for path in MINIATURES.glob("*/**/*") if path.is_file() and path.suffix != ".md")
     table = {path.relative_to(MINIATURES).as_posix(): sha256(path) for path in files}
-    _checksums().write_text(json.dumps(table, indent=1) + "\n")
+    with whole_file(_checksums()) as file:
+        file.write_text(json.dumps(table, indent=1) + "\n")
 
 
 def _checksums():

@@ -21,7 +21,7 @@ from transformers import (
 from course_utils import data, train
 from recipes import common, score
 
-STEPS, BATCH, PICTURES = 2500, 128, 40_000
+STEPS, BATCH = 2500, 128
 ABOUT = """How well a picture and a sentence fit each other, for drawn scenes of 64 x 64 pixels. Its text
 encoder is that of `sd`."""
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -97,14 +97,14 @@ def loss(clip, batch, generator):
 def build() -> None:
     """Train it, save it with its card, and print how good it is."""
     torch.manual_seed(0)
-    scenes = common.scenes(PICTURES)
+    scenes = common.scenes(common.PICTURES)
     tokenizer = train_tokenizer(scenes.captions, common.RUNS / "tokenizer")
     tokens = tokenizer(
         list(scenes.captions), padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
     ).input_ids
 
     def batch_at(n):
-        chosen = common.rows(n, BATCH, PICTURES)
+        chosen = common.rows(n, BATCH, common.PICTURES)
         return tokens[chosen], data.to_model(scenes.images[chosen])
 
     clip = common.fit("clip", network(tokenizer), RECIPE, batch_at, loss)

@@ -13,6 +13,7 @@ from torch import nn
 from course_utils import checkpoints, data, runs, train
 
 RUNS = Path("runs")
+PICTURES = 40_000  # of the training scenes
 TRAIN_SEED, JUDGE_SEED, TEST_SEED = 0, 1001, 77  # no picture is in two of the sets
 
 

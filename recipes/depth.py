@@ -64,7 +64,7 @@ def small(depth: Tensor) -> Tensor:
 def build() -> None:
     """Train both, save them with a card, and print how good they are."""
     torch.manual_seed(0)
-    scenes = common.scenes(sd.PICTURES)
+    scenes = common.scenes(common.PICTURES)
 
     def pairs(n):
         chosen = common.rows(n, BATCH, len(scenes))

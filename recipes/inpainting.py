@@ -64,7 +64,7 @@ def masked_latents(auto, images: Tensor, masks: Tensor) -> Tensor:
 def build() -> None:
     """Train it, save it with its card, and print how good it is."""
     torch.manual_seed(0)
-    scenes, auto = common.scenes(sd.PICTURES), vae.load()
+    scenes, auto = common.scenes(common.PICTURES), vae.load()
     masks = random_masks(scenes.masks)
     visible = common.kept("masked-latents", lambda: masked_latents(auto, scenes.images, masks))
     parts = (*sd.conditions(scenes), masks[:, :, ::8, ::8], visible)  # masks as the pipeline resizes them

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from course_utils import checkpoints, data, scores
+from course_utils import checkpoints, data, runs, scores
 from course_utils.data import grammar, to_model
 from course_utils.data.subjects import DOUBLES, SUBJECTS
 from recipes.common import JUDGE_SEED
@@ -86,7 +86,8 @@ def make(name: str) -> None:
         print(f"{question:<12}{share:.1%} of 1,000 new drawings read right")
     folder = checkpoints.MINIATURES / name
     scores.save_judge(judge, folder)
-    (folder / "README.md").write_text(_card(name, plan, accuracy), encoding="utf-8")
+    with runs.whole_file(folder / "README.md") as file:
+        file.write_text(_card(name, plan, accuracy), encoding="utf-8")
     checkpoints.note_checksums()
 
 

@@ -63,7 +63,7 @@ def _spread(pipeline):
 
 def _copies(samples):
     """Distance of samples to the nearest training picture, and of unseen drawings."""
-    known = data.to_model(common.scenes(40_000).images[:10_000])
+    known = data.to_model(common.scenes(common.PICTURES).images[:10_000])
     unseen = data.to_model(data.scenes(len(samples), seed=common.TEST_SEED).images)
     own, other = (scores.nearest(x, known)[0].mean().item() for x in (samples, unseen))
     return {"distance to the nearest training picture": f"{own:.3f} (of unseen drawings: {other:.3f})"}

@@ -12,7 +12,7 @@ from torch import nn
 from course_utils import diffusion, train
 from recipes import clip, common, score, vae
 
-STEPS, BATCH, PICTURES = 18_000, 64, 40_000
+STEPS, BATCH = 18_000, 64
 UNSAID = 0.1  # share of pictures shown with the empty caption, for classifier-free guidance
 ABOUT = """Text to image and image to image: scenes of 64 x 64 pixels with a subject (butterfly, flower, fish,
 bird, mushroom, creature), a colour, a pattern, a background and a style."""
@@ -98,7 +98,7 @@ def assemble(loader, unet, **more):
 def build() -> None:
     """Train it, save it with its card, and print how good it is."""
     torch.manual_seed(0)
-    parts = conditions(common.scenes(PICTURES))
+    parts = conditions(common.scenes(common.PICTURES))
     unet = common.fit("sd", network(), RECIPE, lambda n: batch_at(n, *parts), conditional_loss)
     pipeline = assemble(StableDiffusionPipeline, unet, **UNCHECKED)
     facts = score.text_to_image(pipeline)

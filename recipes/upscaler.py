@@ -60,7 +60,7 @@ def loss(model, batch, generator):
 def build() -> None:
     """Train it, save it with its card, and print how good it is."""
     torch.manual_seed(0)
-    scenes, auto = common.scenes(sd.PICTURES)[:PICTURES], vae.load("vae-upscaler")
+    scenes, auto = common.scenes(common.PICTURES)[:PICTURES], vae.load("vae-upscaler")
     parts = (*sd.conditions(scenes, "vae-upscaler"), shrink(scenes.images))
     unet = common.fit("sd-upscaler", network(), RECIPE, lambda n: sd.batch_at(n, *parts), loss)
     more = {"low_res_scheduler": low_res_scheduler(), "max_noise_level": MAX_NOISE}

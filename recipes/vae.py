@@ -12,7 +12,7 @@ from torch import nn
 from course_utils import data, train
 from recipes import common
 
-BATCH, PICTURES = 32, 40_000
+BATCH = 32
 KL_WEIGHT = 2e-5
 SUBJECT_WEIGHT = 4  # of a pixel of the subject beside one of the background, which is larger and easier
 PLANS = {"vae": ((32, 64, 96, 96), 5000), "vae-upscaler": ((32, 48, 64), 800)}  # name -> widths, steps
@@ -78,10 +78,10 @@ def make(name: str) -> None:
     recipe = train.Recipe(
         steps=steps, learning_rate=1.5e-3, warmup_steps=100, ema_decay=0.998, weight_decay=1e-3
     )
-    scenes = common.scenes(PICTURES)
+    scenes = common.scenes(common.PICTURES)
 
     def batch_at(n):
-        chosen = common.rows(n, BATCH, PICTURES)
+        chosen = common.rows(n, BATCH, common.PICTURES)
         return data.to_model(scenes.images[chosen]), pixel_weights(scenes.masks[chosen])
 
     vae = common.fit(name, network(widths), recipe, batch_at, loss)
@@ -98,11 +98,11 @@ def finish_decoder() -> None:
 
     As was done for Stable Diffusion's: https://huggingface.co/stabilityai/sd-vae-ft-mse.
     """
-    vae, scenes = load(), common.scenes(PICTURES)
+    vae, scenes = load(), common.scenes(common.PICTURES)
     z, scale = latents("vae", scenes.images), vae.config.scaling_factor
 
     def batch_at(n):
-        chosen = common.rows(n, BATCH, PICTURES)
+        chosen = common.rows(n, BATCH, common.PICTURES)
         return z[chosen] / scale, data.to_model(scenes.images[chosen]), pixel_weights(scenes.masks[chosen])
 
     decoder = nn.Sequential(vae.post_quant_conv, vae.decoder).train()

@@ -74,7 +74,7 @@ def test_the_decoder_learns_on_alone(parts, scenes, monkeypatch):
     from diffusers import AutoencoderKL
 
     monkeypatch.setattr(common, "scenes", lambda count: scenes)
-    monkeypatch.setattr(vae, "PICTURES", len(scenes))
+    monkeypatch.setattr(common, "PICTURES", len(scenes))
     monkeypatch.setattr(vae, "DECODER", train.Recipe(steps=2, learning_rate=1e-3, warmup_steps=1))
     before = copy.deepcopy(vae.load().state_dict())
     vae.finish_decoder()
