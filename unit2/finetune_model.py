@@ -54,12 +54,12 @@ def build(options: argparse.Namespace, load: script.Load):
 
 def open_pipeline(name: str) -> DDPMPipeline:
     """A DDPMPipeline by the name of a miniature, its folder, or its id; OSError says why it can't be had."""
-    source = checkpoints.locate(name) if (checkpoints.MINIATURES / name).is_dir() else Path(name).expanduser()
+    miniatures = [folder.name for folder in checkpoints.MINIATURES.glob("ddpm-*")]
+    source = checkpoints.locate(name) if name in miniatures else Path(name).expanduser()
     if not Path(source).exists() and name.count("/") != 1:
         raise OSError(
             f"got --model {name}, which is neither a miniature nor a folder, expected one of "
-            f"{', '.join(f.name for f in checkpoints.MINIATURES.glob('ddpm-*'))}, a folder, or an id like "
-            "owner/name: check its name."
+            f"{', '.join(miniatures)}, a folder, or an id like owner/name: check its name."
         )
     if not Path(source).exists():
         wanted = ("*diffusion_pytorch_model.safetensors",), ("*.json",)
