@@ -150,10 +150,6 @@ class Reading:
     answer: Tensor
     confidence: Tensor
 
-    def sure(self, threshold: float = 0.9) -> float:
-        """Share of pictures read with more than `threshold` confidence."""
-        return (self.confidence > threshold).float().mean().item()
-
     def right(self, wanted: Tensor) -> float:
         """Share of pictures read as `wanted` (N,)."""
         return (self.answer == wanted).float().mean().item()

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -10,8 +11,9 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionUpscalePipeline,
 )
+from PIL import Image
 
-from course_utils import checkpoints
+from course_utils import checkpoints, data
 from recipes import depth, inpainting, upscaler
 
 SEED = 4711
@@ -52,18 +54,31 @@ def test_nothing_changes_outside_the_mask_but_for_the_autoencoder(inpainted):
     assert inpainted["outside"] <= inpainted["outside, VAE"]
 
 
+def test_the_pipeline_pastes_back_what_lies_outside_of_the_mask():
+    scene = data.scenes(1, seed=SEED).images[0].permute(1, 2, 0).numpy()
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:48, 20:44] = 255
+    pipe = pipeline("sd-inpainting")
+    pipe.set_progress_bar_config(disable=True)
+    size = {"height": 64, "width": 64, "padding_mask_crop": 64}
+    given = {"image": Image.fromarray(scene), "mask_image": Image.fromarray(mask), "num_inference_steps": 4}
+    drawn = np.asarray(pipe("a drawing of a red fish on a beach", **given, **size).images[0])
+    assert drawn.shape == scene.shape and (drawn[mask == 0] == scene[mask == 0]).all()
+    assert (drawn[mask > 0] != scene[mask > 0]).any()
+
+
 def test_a_scene_of_given_depth_is_what_was_asked_for(redrawn):
     hits, *_ = redrawn
     assert min(hits[name] for name in ("colour", "pattern", "background")) >= 0.9
 
 
-@short_of("0.72, as the depth network sees it, which reads 0.85 in the given pictures themselves")
+@short_of("0.74, as the depth network sees it, which reads 0.92 in the given pictures themselves")
 def test_a_scene_of_given_depth_keeps_the_outline(redrawn):
     _, kept, *_ = redrawn
     assert kept >= 0.85
 
 
-@short_of("0.5 dB below bicubic enlargement")
+@short_of("1.0 dB above bicubic enlargement, in two steps 1.7 dB")
 def test_the_upscaler_beats_bicubic_enlargement():
     found = upscaler.measured(pipeline("sd-upscaler"), count=50, seed=SEED)
     assert found["25 steps"] >= found["bicubic"] + 2

@@ -95,7 +95,6 @@ def test_nearest_tells_a_copy_exactly_among_many():
 
 def test_a_reading_counts():
     reading = scores.Reading(torch.tensor([0, 2, 2, 1]), torch.tensor([0.95, 0.9, 0.99, 0.2]))
-    assert reading.sure() == 0.5 and reading.sure(0.1) == 1
     assert reading.right(torch.tensor([0, 2, 1, 1])) == 0.75
     assert reading.counts(4).tolist() == [1, 1, 2, 0]
 
