@@ -166,8 +166,9 @@ class PeakMemory:
         self.done = threading.Event()
 
     def watch(self, pid):
-        """Measure the process `pid` from now on."""
+        """Measure the process `pid` now, and from now on."""
         self.pid = pid
+        self.sample()
 
     def __enter__(self):
         self.thread = threading.Thread(target=self.sample_until_done, daemon=True)
@@ -182,7 +183,11 @@ class PeakMemory:
         """Sample until the context closes."""
         while not self.done.wait(SAMPLE_SECONDS):
             if self.pid is not None:
-                self.peak_mb = max(self.peak_mb, tree_mb(self.pid), own_peak_mb(self.pid))
+                self.sample()
+
+    def sample(self):
+        """Look once."""
+        self.peak_mb = max(self.peak_mb, tree_mb(self.pid), own_peak_mb(self.pid))
 
 
 def tree_mb(pid):
