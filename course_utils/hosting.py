@@ -37,12 +37,12 @@ class Cost:
 COSTS = {
     "unit1/00_quicktour": {"mini": Cost(2, 0.8, 0), "full": Cost(5, 10, 8240)},
     "unit1/01_introduction_to_diffusers": {"mini": Cost(3, 1.2, 0), "full": Cost(30, 6, 240)},
-    "unit1/02_diffusion_models_from_scratch": {"mini": Cost(3, 0.9, 0), "full": Cost(15, 4, 18)},
+    "unit1/02_diffusion_models_from_scratch": {"mini": Cost(4, 0.9, 0), "full": Cost(15, 4, 18)},
     "unit2/01_finetuning_and_guidance": {"mini": Cost(3, 1.2, 0), "full": Cost(10, 4, 850)},
     "unit2/02_class_conditioned_diffusion_model_example": {"mini": Cost(3, 1, 0), "full": Cost(15, 4, 18)},
     "unit3/01_stable_diffusion_introduction": {"mini": Cost(3, 1.2, 0), "full": Cost(10, 8, 10600)},
     "unit3/02_stable_diffusion_deep_dive": {"mini": Cost(3, 1, 0), "full": Cost(15, 12, 3350)},
-    "hackathon/dreambooth": {"mini": Cost(5, 1.5, 0), "full": Cost(120, 13, 3350)},
+    "hackathon/dreambooth": {"mini": Cost(6, 1.6, 0), "full": Cost(120, 13, 3350)},
 }
 
 
