@@ -209,7 +209,7 @@ def test_depth_to_image_in_the_stock_pipeline(parts, like_sd, scenes):
     more = {"depth_estimator": estimator.eval(), "feature_extractor": depth.processor()}
     pipeline = sd.assemble(StableDiffusionDepth2ImgPipeline, inpainting.widened(5), **more)
     hits, kept, through, seen = depth.measured(pipeline, count=4)
-    assert set(hits) == {*scenes.labels, "all"} and 0 <= kept <= 1 and 0 <= seen <= 1
+    assert set(hits) == {*scenes.labels, "all"} and all(0 <= x <= 1 for x in (kept, through, seen))
 
 
 def test_the_upscaler_in_the_stock_pipeline(parts, scenes):
