@@ -80,21 +80,22 @@ def build() -> None:
 
 def facts(pipeline) -> dict[str, str]:
     """For the card: what `measured` says."""
-    hits, kept, through, seen = measured(pipeline)
+    found = measured(pipeline)
     return {
-        "outline kept (mean IoU of the subject)": f"{kept:.3f} (read in the given pictures themselves: "
-        f"{seen:.3f}, after the VAE: {through:.3f})",
-        "right": score.shares(hits),
+        "outline kept (mean IoU of the subject)": f"{found.pop('outline'):.3f} (read in the given pictures "
+        f"themselves: {found.pop('outline, given'):.3f}, after the VAE: {found.pop('outline, VAE'):.3f})",
+        "right": score.shares(found),
     }
 
 
 @torch.no_grad()
-def measured(
-    pipeline, count: int = 300, seed: int = common.TEST_SEED
-) -> tuple[dict[str, float], float, float, float]:
+def measured(pipeline, count: int = 300, seed: int = common.TEST_SEED) -> dict[str, float]:
     """Drawn anew with other colours, patterns and backgrounds: the shares of pictures with each attribute
-    as asked, and the mean IoU of the subject's outline, as the depth network sees it in the new pictures, in
-    the given ones after encoding and decoding, and in the given ones."""
+    as asked ("noun", ..., "all"), and the mean IoU of the subject's outline, as the depth network sees it.
+
+    "outline": in the new pictures. "outline, VAE": in the given ones after encoding and decoding.
+    "outline, given": in those themselves.
+    """
     judge = scores.load_judge("judge-scenes")
     scenes = data.scenes(count, seed=seed, combinations="any", style="flat")
     _, wanted = score.prompts(count, "any", seed=seed + 2)
@@ -108,5 +109,5 @@ def measured(
         seen = torch.cat([pipeline.depth_estimator(part).predicted_depth for part in y.split(100)])
         return attention.overlap(seen > SUBJECT_DEPTH, truth).mean().item()
 
-    through = vae.rebuild(pipeline.vae, scenes.images)
-    return score.right(judge, made, wanted), overlap(made), overlap(through), overlap(x)
+    views = {"outline": made, "outline, VAE": vae.rebuild(pipeline.vae, scenes.images), "outline, given": x}
+    return score.right(judge, made, wanted) | {name: overlap(y) for name, y in views.items()}

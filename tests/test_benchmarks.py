@@ -307,15 +307,17 @@ def test_every_sampler_is_scored_and_the_cheapest_equal_one_raced(monkeypatch, f
     result = sampling.compare(pipe, calls=(2, 4), reference_steps=2, count=66, rounds=1)
     assert set(result["curve"]) == set(sampling.SAMPLERS)
     assert all(len(values) == 2 for values in result["curve"].values())
-    assert result["chosen"]["frechet"] <= sampling.EQUAL * result["reference"]["frechet"]
-    assert set(result["seconds"]) == {
-        f"course, {result['chosen']['sampler']}, {result['chosen']['calls']} calls",
-        "Diffusers, ddim, 50 calls",
-    }
+    assert list(result["standards"]) == list(result["equals"])
+    equals = [row for row in result["equals"].values() if row]
+    names = {f"course, {row['sampler']}, {row['calls']} calls" for row in equals}
+    assert equals and set(result["seconds"]) == {*names, "Diffusers, ddim, 50 calls"}
+    for name, row in result["equals"].items():
+        assert row is None or row["frechet"] <= sampling.EQUAL * result["standards"][name]
     drawn(sampling, result)
     monkeypatch.setattr(sampling, "EQUAL", 0.0)  # nothing is equal
     none = sampling.compare(pipe, calls=(2,), reference_steps=2, count=66, rounds=1)
-    assert none["chosen"] is None and drawn(sampling, none).popitem()[1].reached is False
+    assert set(none["equals"].values()) == {None}
+    assert not any(bar.reached for bar in drawn(sampling, none).values())
 
 
 @pytest.mark.parametrize("prompts", [1, 3])

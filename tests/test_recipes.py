@@ -208,8 +208,9 @@ def test_depth_to_image_in_the_stock_pipeline(parts, like_sd, scenes):
     )
     more = {"depth_estimator": estimator.eval(), "feature_extractor": depth.processor()}
     pipeline = sd.assemble(StableDiffusionDepth2ImgPipeline, inpainting.widened(5), **more)
-    hits, kept, through, seen = depth.measured(pipeline, count=4)
-    assert set(hits) == {*scenes.labels, "all"} and all(0 <= x <= 1 for x in (kept, through, seen))
+    found = depth.measured(pipeline, count=4)
+    assert set(found) == {*scenes.labels, "all", "outline", "outline, VAE", "outline, given"}
+    assert all(0 <= share <= 1 for share in found.values())
 
 
 def test_the_upscaler_in_the_stock_pipeline(parts, scenes):
