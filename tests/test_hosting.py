@@ -1,5 +1,6 @@
 """The set-up line of a notebook, what it installs, and where a token comes from."""
 
+import re
 import subprocess
 import sys
 import types
@@ -119,4 +120,18 @@ def test_the_readme_says_what_each_notebook_costs():
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| [") and ".ipynb)" in line]
     said = {row[0].split("](")[1].removesuffix(".ipynb)"): row[2:4] for row in rows}
     wanted = {name: [shown(cost["mini"]), shown(cost["full"])] for name, cost in hosting.COSTS.items()}
+    assert said == wanted
+
+
+@pytest.mark.parametrize("unit", ["unit1", "unit2", "unit3"])
+@pytest.mark.parametrize("language", ["", "ja", "ko"])
+def test_each_units_readme_says_what_its_notebooks_cost(unit, language):
+    text = (Path(__file__).parents[1] / unit / language / "README.md").read_text(encoding="utf-8")
+    said = re.findall(
+        r"^\| \[0\d .*?\]\((\w+)\.ipynb\) \|.*?\| (\d+)[,、] ?([\d.]+) GB \|", text, re.MULTILINE
+    )
+    costs = {name: cost["mini"] for name, cost in hosting.COSTS.items() if name.startswith(unit)}
+    wanted = [
+        (name.split("/")[1], f"{cost.minutes:g}", f"{cost.memory_gb:g}") for name, cost in costs.items()
+    ]
     assert said == wanted
