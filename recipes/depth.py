@@ -16,7 +16,7 @@ BATCH = 32
 DEPTH_RECIPE = train.Recipe(
     steps=6000, learning_rate=1e-3, warmup_steps=100, ema_decay=0.998, precision="fp32"
 )
-RECIPE = train.Recipe(steps=1200, learning_rate=7e-4, warmup_steps=100, ema_decay=0.998, precision="fp32")
+RECIPE = train.Recipe(steps=6000, learning_rate=7e-4, warmup_steps=100, ema_decay=0.998, precision="fp32")
 SUBJECT_DEPTH = 0.55  # what is closer is the subject
 ABOUT = "Depth to image: a new scene with the depth, and so the outlines, of a given one."
 
