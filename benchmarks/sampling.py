@@ -49,7 +49,8 @@ def compare(pipeline, calls: tuple[int, ...], reference_steps: int, count: int, 
 
     def frechet(name, steps, seed=3, precision="auto"):
         noise = torch.randn((count, 3, 32, 32), generator=torch.Generator().manual_seed(seed))
-        samples = [sample(pipeline, name, steps, part, precision) for part in noise.split(PICTURES)]
+        chance = torch.Generator().manual_seed(seed)  # one for all parts: the same noise would make twins
+        samples = [sample(pipeline, name, steps, part, chance, precision) for part in noise.split(PICTURES)]
         return score.frechet(torch.cat(samples))
 
     standards = {
@@ -87,7 +88,7 @@ def _race(pipeline, stock, equals, rounds):
 
     def course(row):
         noise = torch.randn(shape, generator=generator)
-        return data.to_uint8(sample(pipeline, row["sampler"], row["calls"], noise))
+        return data.to_uint8(sample(pipeline, row["sampler"], row["calls"], noise, generator))
 
     contestants = {_label(row): partial(course, row) for row in equals}
     return medians(turns(contestants | {STOCK: lambda: stock(PICTURES, generator)}, rounds))
@@ -97,11 +98,13 @@ def _label(row):
     return f"course, {row['sampler']}, {row['calls']} calls"
 
 
-def sample(pipeline, name: str, steps: int, noise: Tensor, precision: str = "auto") -> Tensor:
-    """Pictures from noise (B, 3, H, W) by one of the course's samplers, in [-1, 1]."""
+def sample(
+    pipeline, name: str, steps: int, noise: Tensor, generator: torch.Generator, precision: str = "auto"
+) -> Tensor:
+    """Pictures from noise (B, 3, H, W) by one of the course's samplers, in [-1, 1]; generator: for DDPM."""
     alpha_bar, kind = pipeline.scheduler.alphas_cumprod, diffusion.prediction_of(pipeline.scheduler)
     denoise = diffusion.denoiser(pipeline.unet, alpha_bar, kind)
-    more = {"generator": torch.Generator().manual_seed(0)} if name == "ddpm" else {}
+    more = {"generator": generator} if name == "ddpm" else {}
     with torch.inference_mode(), train.autocast(noise.device, precision):
         walk = SAMPLERS[name](denoise, noise, alpha_bar, diffusion.spaced_timesteps(steps), **more)
         return diffusion.last(walk).float()
