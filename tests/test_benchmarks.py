@@ -304,7 +304,10 @@ def test_time_to_quality_has_its_share_or_says_that_there_is_none(images, tiny_n
 def test_every_sampler_is_scored_and_the_cheapest_equal_one_raced(monkeypatch, few_unseen):
     monkeypatch.setattr(sampling, "PICTURES", 8)
     pipe = DDPMPipeline(tiny(), DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample"))
+    passed, sample = [], sampling.sample
+    monkeypatch.setattr(sampling, "sample", lambda *given: passed.append(given[4]) or sample(*given))
     result = sampling.compare(pipe, calls=(2, 4), reference_steps=2, count=66, rounds=1)
+    assert all(generator is passed[0] for generator in passed[:9])  # the parts of 66 go on with its noise
     assert set(result["curve"]) == set(sampling.SAMPLERS)
     assert all(len(values) == 2 for values in result["curve"].values())
     assert list(result["standards"]) == list(result["equals"])
