@@ -23,7 +23,7 @@ SAMPLERS = {
     "euler": diffusion.euler,
     "dpm_solver": diffusion.dpm_solver,
 }
-EQUAL = 1.05  # times the Fréchet distance of the reference
+EQUAL = 1.05  # times the Fréchet distance of a standard
 PICTURES = 64
 STOCK = "Diffusers, ddim, 50 calls"
 

@@ -80,11 +80,12 @@ def build() -> None:
 
 def facts(pipeline) -> dict[str, str]:
     """For the card: what `measured` says."""
-    found = measured(pipeline)
+    hits = measured(pipeline)
+    kept, through, given = (hits.pop(name) for name in ("outline", "outline, VAE", "outline, given"))
     return {
-        "outline kept (mean IoU of the subject)": f"{found.pop('outline'):.3f} (read in the given pictures "
-        f"themselves: {found.pop('outline, given'):.3f}, after the VAE: {found.pop('outline, VAE'):.3f})",
-        "right": score.shares(found),
+        "outline kept (mean IoU of the subject)": f"{kept:.3f} (read in the given pictures themselves: "
+        f"{given:.3f}, after the VAE: {through:.3f})",
+        "right": score.shares(hits),
     }
 
 

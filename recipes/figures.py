@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMPipeline, DiffusionPipeline
+from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from course_utils import checkpoints, data, diffusion, guidance, latent, runs, scores, show
@@ -103,9 +104,9 @@ def guided_moons() -> show.Picture:
 
 
 @cache
-def pipeline():
-    """The miniature of Stable Diffusion, at mini scale whatever the machine."""
-    loaded = DiffusionPipeline.from_pretrained(checkpoints.verified("sd"), use_safetensors=True)
+def pipeline(name: str = "sd"):
+    """A miniature of Stable Diffusion, at mini scale whatever the machine."""
+    loaded = DiffusionPipeline.from_pretrained(checkpoints.verified(name), use_safetensors=True)
     loaded.set_progress_bar_config(disable=True)
     return loaded
 
@@ -135,7 +136,7 @@ def samples() -> show.Picture:
     x = draw(texts)
     columns = [("", torch.stack([x[i], x[i + 6]])) for i in range(6)]
     below = [f"above: {texts[i]};\nbelow: {texts[i + 6]}" for i in range(6)]
-    below = ["\n".join(textwrap.wrap(text, 22)) for text in below]
+    below = ["\n".join(textwrap.wrap(text, 17)) for text in below]
     alt = "Twelve pictures by the course's miniature of Stable Diffusion, of prompts drawn at random: "
     return show.strip(columns, ["", ""], below=below, alt=alt + "; ".join(texts))
 
@@ -173,7 +174,7 @@ def guidance_grid() -> show.Picture:
         hits = score.right(judge, x, asked)
         share = sum(hits[name] for name in wanted) / len(wanted)
         spread = sum(scores.diversity(part) for part in x.split(each)) / len(texts)
-        below.append(f"{share:.0%} of attributes right\ndiversity {spread:.2f}")
+        below.append(f"{share:.0%} right\ndiversity {spread:.2f}")
     columns = [
         (f"scale {scale}", x.unflatten(0, (3, each))[:, :2].flatten(0, 1)) for scale, x in made.items()
     ]
@@ -181,6 +182,24 @@ def guidance_grid() -> show.Picture:
     alt = f"Two pictures each of {', '.join(texts)}, at four guidance scales. {told}".replace("\n", ", ")
     names = [name for text in texts for name in ("\n".join(textwrap.wrap(text, 16)), "")]
     return show.strip(columns, names, below=below, alt=alt)
+
+
+@torch.no_grad()
+def depth_to_image() -> show.Picture:
+    """A drawing, its estimated depth, and three pictures with that depth."""
+    sd = pipeline("sd-depth")
+    scene = data.scenes(1, seed=8, combinations="any", noun="butterfly", style="flat")
+    image = Image.fromarray(show.pixels(scene.images)[0])
+    pixels = sd.feature_extractor(images=[image], return_tensors="pt").pixel_values
+    depth = sd.depth_estimator(pixels).predicted_depth  # (1, 64, 64)
+    depth = 2 * (depth - depth.min()) / (depth.max() - depth.min()) - 1
+    columns = [("given", data.to_model(scene.images)), ("estimated depth", depth[None].expand(-1, 3, -1, -1))]
+    for text in ("a red butterfly at night", "a white butterfly in the snow", "a yellow butterfly at sunset"):
+        settings = {"image": image, "strength": 1.0, "num_inference_steps": 25, "output_type": "pt"}
+        made = sd(f"a drawing of {text}", generator=torch.Generator().manual_seed(1), **settings).images
+        columns.append(("\n".join(textwrap.wrap(text, 16)), made * 2 - 1))
+    alt = "A drawn butterfly, the depth that a network sees in it, and three others with the same outline"
+    return show.strip(columns, [""], alt=alt)
 
 
 def dreambooth() -> show.Picture:
@@ -200,6 +219,7 @@ FIGURES = {
     "unit3/figures/text_encoding.png": text_encoding,
     "unit3/figures/conditioning.png": diagrams.conditioning,
     "unit3/figures/guidance.png": guidance_grid,
+    "unit3/figures/depth_to_image.png": depth_to_image,
     "unit3/figures/dreambooth.png": dreambooth,
 }
 

@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -271,3 +272,13 @@ def test_the_judge_is_asked_for_each_attribute_and_for_all():
         "colour": 0.5,
         "all": 0.25,
     }
+
+
+def test_every_figure_is_shown():
+    from recipes.figures import FIGURES
+
+    root = Path(__file__).parents[1]
+    for figure in map(Path, FIGURES):
+        assert (root / figure).exists()
+        pages = [root / "README.md", root / figure.parts[0] / "README.md"]
+        assert any(f"figures/{figure.name})" in page.read_text(encoding="utf-8") for page in pages), figure
